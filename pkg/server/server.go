@@ -1,0 +1,142 @@
+// Package server serves a service's gRPC API and its operators' endpoints.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/honeloop/hone/pkg/auth"
+	"github.com/honeloop/hone/pkg/telemetry"
+)
+
+// Config says where a service listens.
+type Config struct {
+	// GRPC address of the service's API.
+	GRPCAddr string `yaml:"grpc_addr" env:"GRPC_ADDR"`
+	// Address of /healthz, /readyz, /metrics and /debug/pprof. Keep it private.
+	AdminAddr string `yaml:"admin_addr" env:"ADMIN_ADDR"`
+	// Longest time that a stop waits for calls in flight.
+	StopTimeout time.Duration `yaml:"stop_timeout" env:"STOP_TIMEOUT"`
+	// File of hashed keys; `hone up` and `hone keys create` write it.
+	KeysFile string `yaml:"keys_file" env:"KEYS_FILE"`
+}
+
+// DefaultConfig listens on the given ports of every interface for gRPC, and of
+// the loopback interface for admin.
+func DefaultConfig(grpcPort, adminPort int) Config {
+	return Config{
+		GRPCAddr:    fmt.Sprintf(":%d", grpcPort),
+		AdminAddr:   fmt.Sprintf("127.0.0.1:%d", adminPort),
+		StopTimeout: 5 * time.Second,
+		KeysFile:    "keys.yaml",
+	}
+}
+
+// Validate joins all that is wrong.
+func (c Config) Validate() error {
+	var errs []error
+	if c.GRPCAddr == "" {
+		errs = append(errs, errors.New("grpc_addr: missing, want host:port"))
+	}
+	if c.AdminAddr == "" {
+		errs = append(errs, errors.New("admin_addr: missing, want host:port"))
+	}
+	if c.StopTimeout <= 0 {
+		errs = append(errs, errors.New("stop_timeout: want more than 0"))
+	}
+	if c.KeysFile == "" {
+		errs = append(errs, errors.New("keys_file: missing, want the path of a keys file"))
+	}
+	return errors.Join(errs...)
+}
+
+// maxMessage bounds a gRPC message, in bytes.
+const maxMessage = 32 << 20
+
+// Server is a gRPC server and an admin HTTP server with one lifetime.
+type Server struct {
+	cfg   Config
+	grpc  *grpc.Server
+	ready func(context.Context) error
+	tel   *telemetry.Telemetry
+}
+
+// New makes a server. Register services on GRPC() before Run. ready says
+// whether the service can do its work; nil means always.
+func New(cfg Config, keys *auth.Keys, ready func(context.Context) error, tel *telemetry.Telemetry, opts ...grpc.ServerOption) *Server {
+	opts = append([]grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(keys.UnaryInterceptor()),
+		grpc.ChainStreamInterceptor(keys.StreamInterceptor()),
+		grpc.MaxRecvMsgSize(maxMessage),
+	}, opts...)
+	return &Server{cfg: cfg, grpc: grpc.NewServer(opts...), ready: ready, tel: tel}
+}
+
+// GRPC is where services register.
+func (s *Server) GRPC() *grpc.Server { return s.grpc }
+
+// Run serves until ctx ends, then lets calls in flight finish within
+// StopTimeout.
+func (s *Server) Run(ctx context.Context) error {
+	grpcLis, err := net.Listen("tcp", s.cfg.GRPCAddr)
+	if err != nil {
+		return fmt.Errorf("listen for gRPC: %w", err)
+	}
+	adminLis, err := net.Listen("tcp", s.cfg.AdminAddr)
+	if err != nil {
+		grpcLis.Close()
+		return fmt.Errorf("listen for admin: %w", err)
+	}
+	admin := &http.Server{Handler: s.adminHandler(), ReadHeaderTimeout: 5 * time.Second}
+
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.grpc.Serve(grpcLis) })
+	g.Go(func() error {
+		if err := admin.Serve(adminLis); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-gctx.Done()
+		timer := time.AfterFunc(s.cfg.StopTimeout, s.grpc.Stop)
+		defer timer.Stop()
+		s.grpc.GracefulStop()
+		return admin.Close()
+	})
+	return g.Wait()
+}
+
+func (s *Server) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", s.serveReady)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.tel.Registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	if s.ready != nil {
+		if err := s.ready(ctx); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+	}
+	fmt.Fprintln(w, "ready")
+}
