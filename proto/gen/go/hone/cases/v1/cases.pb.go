@@ -59,7 +59,11 @@ type Case struct {
 	ApprovedBy     string                 `protobuf:"bytes,22,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
 	ApprovedAt     *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=approved_at,json=approvedAt,proto3" json:"approved_at,omitempty"`
 	// The review that it came from.
-	ReviewId      string `protobuf:"bytes,24,opt,name=review_id,json=reviewId,proto3" json:"review_id,omitempty"`
+	ReviewId string `protobuf:"bytes,24,opt,name=review_id,json=reviewId,proto3" json:"review_id,omitempty"`
+	// Grows with every change of the case, so that of two snapshots the one with
+	// the higher version is the newer. 0 means that the writer keeps none; then
+	// the latest of last_seen and approved_at decides.
+	Version       uint64 `protobuf:"varint,30,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -234,11 +238,19 @@ func (x *Case) GetReviewId() string {
 	return ""
 }
 
+func (x *Case) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // CaseSignal is a value on hone.cases: a signal and the case it belongs to, as
 // the case stood when the signal joined or left it.
 type CaseSignal struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Signal *v1.Signal             `protobuf:"bytes,1,opt,name=signal,proto3" json:"signal,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unset where only the case changed, such as by a reviewer's answer.
+	Signal *v1.Signal `protobuf:"bytes,1,opt,name=signal,proto3" json:"signal,omitempty"`
 	// Unset where the signal belongs to no case (a positive one that is near
 	// none).
 	Case *Case `protobuf:"bytes,2,opt,name=case,proto3" json:"case,omitempty"`
@@ -498,7 +510,7 @@ var File_hone_cases_v1_cases_proto protoreflect.FileDescriptor
 
 const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\n" +
-	"\x19hone/cases/v1/cases.proto\x12\rhone.cases.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhone/signal/v1/signal.proto\"\x83\a\n" +
+	"\x19hone/cases/v1/cases.proto\x12\rhone.cases.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhone/signal/v1/signal.proto\"\x9d\a\n" +
 	"\x04Case\x12\x17\n" +
 	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x1d\n" +
 	"\n" +
@@ -528,7 +540,8 @@ const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"approvedBy\x12;\n" +
 	"\vapproved_at\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"approvedAt\x12\x1b\n" +
-	"\treview_id\x18\x18 \x01(\tR\breviewId\x1a=\n" +
+	"\treview_id\x18\x18 \x01(\tR\breviewId\x12\x18\n" +
+	"\aversion\x18\x1e \x01(\x04R\aversion\x1a=\n" +
 	"\x0fCategoriesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1a@\n" +

@@ -38,7 +38,8 @@ type Decision struct {
 	CaseId         string `protobuf:"bytes,7,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
 	// Hash of the policy's content.
 	PolicyVersion string `protobuf:"bytes,8,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`
-	// The rule that matched; "default" where none did.
+	// The rule that matched; "default" where none did, "withdrawn" where the
+	// signal no longer holds.
 	Rule string `protobuf:"bytes,9,opt,name=rule,proto3" json:"rule,omitempty"`
 	// "prompt-patch", "fine-tune", "human-review", "product"; empty for ignore.
 	Routes []string `protobuf:"bytes,10,rep,name=routes,proto3" json:"routes,omitempty"`
@@ -48,7 +49,14 @@ type Decision struct {
 	Facts     string                 `protobuf:"bytes,12,opt,name=facts,proto3" json:"facts,omitempty"`
 	DecidedAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=decided_at,json=decidedAt,proto3" json:"decided_at,omitempty"`
 	// A later revision of the signal, or its withdrawal, replaced it.
-	Superseded    bool `protobuf:"varint,14,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	Superseded bool `protobuf:"varint,14,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	// The revision that replaced it; 0 while it is current.
+	SupersededBy uint32 `protobuf:"varint,15,opt,name=superseded_by,json=supersededBy,proto3" json:"superseded_by,omitempty"`
+	// Each rule that was looked at, in order; the last one matched, where one
+	// did.
+	Rules []*RuleResult `protobuf:"bytes,16,rep,name=rules,proto3" json:"rules,omitempty"`
+	// The time of the signal's newest evidence.
+	OccurredAt    *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -181,6 +189,90 @@ func (x *Decision) GetSuperseded() bool {
 	return false
 }
 
+func (x *Decision) GetSupersededBy() uint32 {
+	if x != nil {
+		return x.SupersededBy
+	}
+	return 0
+}
+
+func (x *Decision) GetRules() []*RuleResult {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *Decision) GetOccurredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OccurredAt
+	}
+	return nil
+}
+
+// RuleResult is what a rule's condition said about a signal.
+type RuleResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Rule  string                 `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	// "matched", "not matched" or "error"; a rule with an error does not match.
+	Result string `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	// Why the condition could not be evaluated.
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleResult) Reset() {
+	*x = RuleResult{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleResult) ProtoMessage() {}
+
+func (x *RuleResult) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleResult.ProtoReflect.Descriptor instead.
+func (*RuleResult) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RuleResult) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *RuleResult) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *RuleResult) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type GetPolicyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -189,7 +281,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[1]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -201,7 +293,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[1]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -214,7 +306,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{1}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{2}
 }
 
 type GetPolicyResponse struct {
@@ -227,7 +319,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[2]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +331,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[2]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,7 +344,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{2}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetPolicyResponse) GetPolicyVersion() string {
@@ -278,7 +370,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[3]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -290,7 +382,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[3]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,7 +395,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{3}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ExplainRequest) GetSignalId() string {
@@ -322,7 +414,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[4]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -334,7 +426,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[4]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -347,7 +439,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{4}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ExplainResponse) GetDecisions() []*Decision {
@@ -361,7 +453,7 @@ var File_hone_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1bhone/policy/v1/policy.proto\x12\x0ehone.policy.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x03\n" +
+	"\x1bhone/policy/v1/policy.proto\x12\x0ehone.policy.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x04\n" +
 	"\bDecision\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12\x1d\n" +
@@ -383,7 +475,16 @@ const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"decided_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tdecidedAt\x12\x1e\n" +
 	"\n" +
 	"superseded\x18\x0e \x01(\bR\n" +
-	"superseded\"\x12\n" +
+	"superseded\x12#\n" +
+	"\rsuperseded_by\x18\x0f \x01(\rR\fsupersededBy\x120\n" +
+	"\x05rules\x18\x10 \x03(\v2\x1a.hone.policy.v1.RuleResultR\x05rules\x12;\n" +
+	"\voccurred_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"occurredAt\"N\n" +
+	"\n" +
+	"RuleResult\x12\x12\n" +
+	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n" +
+	"\x06result\x18\x02 \x01(\tR\x06result\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\x12\n" +
 	"\x10GetPolicyRequest\"N\n" +
 	"\x11GetPolicyResponse\x12%\n" +
 	"\x0epolicy_version\x18\x01 \x01(\tR\rpolicyVersion\x12\x12\n" +
@@ -408,27 +509,30 @@ func file_hone_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_hone_policy_v1_policy_proto_rawDescData
 }
 
-var file_hone_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_hone_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_hone_policy_v1_policy_proto_goTypes = []any{
 	(*Decision)(nil),              // 0: hone.policy.v1.Decision
-	(*GetPolicyRequest)(nil),      // 1: hone.policy.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),     // 2: hone.policy.v1.GetPolicyResponse
-	(*ExplainRequest)(nil),        // 3: hone.policy.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 4: hone.policy.v1.ExplainResponse
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*RuleResult)(nil),            // 1: hone.policy.v1.RuleResult
+	(*GetPolicyRequest)(nil),      // 2: hone.policy.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),     // 3: hone.policy.v1.GetPolicyResponse
+	(*ExplainRequest)(nil),        // 4: hone.policy.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 5: hone.policy.v1.ExplainResponse
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_hone_policy_v1_policy_proto_depIdxs = []int32{
-	5, // 0: hone.policy.v1.Decision.decided_at:type_name -> google.protobuf.Timestamp
-	0, // 1: hone.policy.v1.ExplainResponse.decisions:type_name -> hone.policy.v1.Decision
-	1, // 2: hone.policy.v1.PolicyService.GetPolicy:input_type -> hone.policy.v1.GetPolicyRequest
-	3, // 3: hone.policy.v1.PolicyService.Explain:input_type -> hone.policy.v1.ExplainRequest
-	2, // 4: hone.policy.v1.PolicyService.GetPolicy:output_type -> hone.policy.v1.GetPolicyResponse
-	4, // 5: hone.policy.v1.PolicyService.Explain:output_type -> hone.policy.v1.ExplainResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	6, // 0: hone.policy.v1.Decision.decided_at:type_name -> google.protobuf.Timestamp
+	1, // 1: hone.policy.v1.Decision.rules:type_name -> hone.policy.v1.RuleResult
+	6, // 2: hone.policy.v1.Decision.occurred_at:type_name -> google.protobuf.Timestamp
+	0, // 3: hone.policy.v1.ExplainResponse.decisions:type_name -> hone.policy.v1.Decision
+	2, // 4: hone.policy.v1.PolicyService.GetPolicy:input_type -> hone.policy.v1.GetPolicyRequest
+	4, // 5: hone.policy.v1.PolicyService.Explain:input_type -> hone.policy.v1.ExplainRequest
+	3, // 6: hone.policy.v1.PolicyService.GetPolicy:output_type -> hone.policy.v1.GetPolicyResponse
+	5, // 7: hone.policy.v1.PolicyService.Explain:output_type -> hone.policy.v1.ExplainResponse
+	6, // [6:8] is the sub-list for method output_type
+	4, // [4:6] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_hone_policy_v1_policy_proto_init() }
@@ -442,7 +546,7 @@ func file_hone_policy_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_policy_v1_policy_proto_rawDesc), len(file_hone_policy_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
