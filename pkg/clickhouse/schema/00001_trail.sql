@@ -1,0 +1,212 @@
+-- The trail: what happened in each session, and the signals read from it.
+--
+-- Rules for every table here. A row that is written again replaces the earlier one
+-- (ReplacingMergeTree); the views read FINAL, so that they show each id once. Columns are for
+-- people; payload is the protobuf message that services read back. Text is ZSTD, ids and closed
+-- sets LowCardinality where they repeat.
+
+-- +goose Up
+CREATE TABLE IF NOT EXISTS events_log (
+    project_id               LowCardinality(String) COMMENT 'Project that owns the event.',
+    session_id               String COMMENT 'Conversation that the event belongs to.',
+    event_id                 String COMMENT 'Identifies the event within its session.',
+    interaction_id           String COMMENT 'Turn that the event is or is about; empty for the whole session.',
+    type                     LowCardinality(String) COMMENT 'interaction, feedback, behavior or timer.',
+    user_id                  String COMMENT 'Who did it, in the words of the emitter; may be empty.',
+    user_role                LowCardinality(String) COMMENT 'Role of that user, such as customer; may be empty.',
+    environment              LowCardinality(String) COMMENT 'Where it ran, such as production; may be empty.',
+    tags                     Map(LowCardinality(String), String) COMMENT 'Free dimensions of the emitter.',
+    occurred_at              DateTime64(3, 'UTC') COMMENT 'When it happened, by the clock of the emitter.' CODEC(Delta, ZSTD),
+    received_at              DateTime64(3, 'UTC') COMMENT 'When the collector took it.' CODEC(Delta, ZSTD),
+    session_started_at       DateTime64(3, 'UTC') COMMENT 'Time of the first event of the session.' CODEC(Delta, ZSTD),
+    source                   LowCardinality(String) COMMENT 'Way it came: http, grpc, otlp or import.',
+    query                    String COMMENT 'What the user asked (interaction).' CODEC(ZSTD),
+    system_context           String COMMENT 'System prompt that the model had (interaction).' CODEC(ZSTD),
+    output                   String COMMENT 'What the model answered (interaction).' CODEC(ZSTD),
+    model                    LowCardinality(String) COMMENT 'Model that answered (interaction).',
+    model_version            LowCardinality(String) COMMENT 'Version of the model (interaction).',
+    prompt_version           LowCardinality(String) COMMENT 'Version of the prompt (interaction).',
+    applied_patches          Array(LowCardinality(String)) COMMENT 'Patches in the prompt, as id@version (interaction).',
+    retrieved_sources        Array(String) COMMENT 'Sources of the passages in the context (interaction).',
+    tools                    Array(LowCardinality(String)) COMMENT 'Tools that the model called, in order (interaction).',
+    latency_ms               UInt32 COMMENT 'Time to the whole answer in milliseconds; 0 if not known (interaction).',
+    input_tokens             UInt32 COMMENT 'Tokens that went in; 0 if not known (interaction).',
+    output_tokens            UInt32 COMMENT 'Tokens that came out; 0 if not known (interaction).',
+    finish_reason            LowCardinality(String) COMMENT 'Why generation ended, in the word of the provider (interaction).',
+    language                 LowCardinality(String) COMMENT 'BCP 47 tag of the language of the query; may be empty (interaction).',
+    alternative_to           String COMMENT 'Turn that answers the same query another way (interaction).',
+    thumb                    LowCardinality(String) COMMENT 'up, down or empty (feedback).',
+    stars                    UInt8 COMMENT '1 to 5; 0 if not given (feedback).',
+    score                    Nullable(Float64) COMMENT 'Score within its range (feedback).',
+    score_min                Nullable(Float64) COMMENT 'Lowest possible score (feedback).',
+    score_max                Nullable(Float64) COMMENT 'Highest possible score (feedback).',
+    categories               Array(LowCardinality(String)) COMMENT 'What was wrong, such as factually_incorrect (feedback).',
+    comment                  String COMMENT 'What the person wrote (feedback).' CODEC(ZSTD),
+    correction               String COMMENT 'Better answer that the person gave (feedback).' CODEC(ZSTD),
+    edits                    UInt32 COMMENT 'How many ranges of the output were marked (feedback).',
+    retract                  Bool COMMENT 'Withdraws the earlier feedback of the user on the turn (feedback).',
+    preferred_interaction_id String COMMENT 'Turn that was preferred to this one (feedback).',
+    behavior                 LowCardinality(String) COMMENT 'copied, regenerated, stopped, edited_prompt, followed_up, left or custom (behavior).',
+    behavior_name            LowCardinality(String) COMMENT 'Name of a custom behavior (behavior).',
+    behavior_text            String COMMENT 'What was copied, or the edited prompt (behavior).' CODEC(ZSTD),
+    timer                    LowCardinality(String) COMMENT 'wait_expired or session_ended (timer).',
+    revision                 UInt64 COMMENT 'Decides between rows of one event: grows as the start of the session moves back.',
+    payload                  String COMMENT 'The protobuf message hone.event.v1.Event.' CODEC(ZSTD)
+)
+ENGINE = ReplacingMergeTree(revision)
+-- An event keeps its time, so all rows of one event are in one partition.
+PARTITION BY toYYYYMM(occurred_at)
+ORDER BY (project_id, session_id, event_id)
+SETTINGS
+    -- The trail is read by session. Granules of 8,192 rows made that five times slower.
+    index_granularity = 256,
+    -- A past month becomes one part, on which FINAL costs nothing. Up to 150 GB.
+    min_age_to_force_merge_seconds = 86400,
+    min_age_to_force_merge_on_partition_only = 1,
+    -- Kafka's offset is committed after the insert: the rows must survive a power cut.
+    fsync_after_insert = 1,
+    fsync_part_directory = 1
+COMMENT 'Every event, one row or more per event. Read the view events instead.';
+
+CREATE TABLE IF NOT EXISTS signals_log (
+    project_id               LowCardinality(String) COMMENT 'Project that owns the signal.',
+    session_id               String COMMENT 'Conversation that it was read from.',
+    signal_id                String COMMENT 'Derived from project, session, interaction, kind and user.',
+    revision                 UInt32 COMMENT 'Grows with every change of content; the newest holds.',
+    interaction_id           String COMMENT 'Turn that it is about.',
+    user_id                  String COMMENT 'Whose feedback it is; may be empty.',
+    kind                     LowCardinality(String) COMMENT 'explicit, preference, or the name of an implicit signal.',
+    withdrawn                Bool COMMENT 'It no longer holds.',
+    waiting                  Bool COMMENT 'Its interaction has not arrived; it was not passed on.',
+    polarity                 LowCardinality(String) COMMENT 'positive, negative or neutral.',
+    rating                   Nullable(Float64) COMMENT 'Rating from -1 to 1; NULL if none was given.',
+    category                 LowCardinality(String) COMMENT 'Main category; empty if none was given.',
+    categories               Array(LowCardinality(String)) COMMENT 'All categories.',
+    severity                 LowCardinality(String) COMMENT 'low, medium, high or critical.',
+    confidence               Float64 COMMENT 'How sure the polarity is, from 0 to 1.',
+    evidence                 Array(String) COMMENT 'What it rests on, in words.' CODEC(ZSTD),
+    comment                  String COMMENT 'What the person wrote.' CODEC(ZSTD),
+    correction               String COMMENT 'Better answer that the person gave.' CODEC(ZSTD),
+    edits                    UInt32 COMMENT 'How many ranges of the output were marked.',
+    preferred_interaction_id String COMMENT 'Turn that was preferred to this one (preference).',
+    user_role                LowCardinality(String) COMMENT 'Role of the user; may be empty.',
+    environment              LowCardinality(String) COMMENT 'Where the interaction ran; may be empty.',
+    tags                     Map(LowCardinality(String), String) COMMENT 'Tags of the interaction and of the feedback.',
+    turn                     UInt32 COMMENT 'Position of the interaction in its session, from 0.',
+    query                    String COMMENT 'What the user asked.' CODEC(ZSTD),
+    output                   String COMMENT 'What the model answered.' CODEC(ZSTD),
+    model                    LowCardinality(String) COMMENT 'Model that answered.',
+    model_version            LowCardinality(String) COMMENT 'Version of the model.',
+    prompt_version           LowCardinality(String) COMMENT 'Version of the prompt.',
+    applied_patches          Array(LowCardinality(String)) COMMENT 'Patches in the prompt, as id@version.',
+    language                 LowCardinality(String) COMMENT 'BCP 47 tag of the language of the query; may be empty.',
+    latency_ms               UInt32 COMMENT 'Time to the whole answer in milliseconds; 0 if not known.',
+    occurred_at              DateTime64(3, 'UTC') COMMENT 'Time of the newest evidence.' CODEC(Delta, ZSTD),
+    session_started_at       DateTime64(3, 'UTC') COMMENT 'Time of the first event of the session.' CODEC(Delta, ZSTD),
+    payload                  String COMMENT 'The protobuf message hone.signal.v1.Signal.' CODEC(ZSTD)
+)
+ENGINE = ReplacingMergeTree(revision)
+-- No partitions: a late event can move each of its times, and two revisions in two partitions
+-- would both be shown (DECISIONS.md).
+ORDER BY (project_id, session_id, signal_id)
+SETTINGS index_granularity = 256, fsync_after_insert = 1, fsync_part_directory = 1
+COMMENT 'Every revision of every signal. Read the view signals instead.';
+
+CREATE VIEW IF NOT EXISTS events (
+    project_id               LowCardinality(String) COMMENT 'Project that owns the event.',
+    session_id               String COMMENT 'Conversation that the event belongs to.',
+    event_id                 String COMMENT 'Identifies the event within its session.',
+    interaction_id           String COMMENT 'Turn that the event is or is about; empty for the whole session.',
+    type                     LowCardinality(String) COMMENT 'interaction, feedback, behavior or timer.',
+    user_id                  String COMMENT 'Who did it, in the words of the emitter; may be empty.',
+    user_role                LowCardinality(String) COMMENT 'Role of that user, such as customer; may be empty.',
+    environment              LowCardinality(String) COMMENT 'Where it ran, such as production; may be empty.',
+    tags                     Map(LowCardinality(String), String) COMMENT 'Free dimensions of the emitter.',
+    occurred_at              DateTime64(3, 'UTC') COMMENT 'When it happened, by the clock of the emitter.',
+    received_at              DateTime64(3, 'UTC') COMMENT 'When the collector took it.',
+    session_started_at       DateTime64(3, 'UTC') COMMENT 'Time of the first event of the session.',
+    source                   LowCardinality(String) COMMENT 'Way it came: http, grpc, otlp or import.',
+    query                    String COMMENT 'What the user asked (interaction).',
+    system_context           String COMMENT 'System prompt that the model had (interaction).',
+    output                   String COMMENT 'What the model answered (interaction).',
+    model                    LowCardinality(String) COMMENT 'Model that answered (interaction).',
+    model_version            LowCardinality(String) COMMENT 'Version of the model (interaction).',
+    prompt_version           LowCardinality(String) COMMENT 'Version of the prompt (interaction).',
+    applied_patches          Array(LowCardinality(String)) COMMENT 'Patches in the prompt, as id@version (interaction).',
+    retrieved_sources        Array(String) COMMENT 'Sources of the passages in the context (interaction).',
+    tools                    Array(LowCardinality(String)) COMMENT 'Tools that the model called, in order (interaction).',
+    latency_ms               UInt32 COMMENT 'Time to the whole answer in milliseconds; 0 if not known (interaction).',
+    input_tokens             UInt32 COMMENT 'Tokens that went in; 0 if not known (interaction).',
+    output_tokens            UInt32 COMMENT 'Tokens that came out; 0 if not known (interaction).',
+    finish_reason            LowCardinality(String) COMMENT 'Why generation ended, in the word of the provider (interaction).',
+    language                 LowCardinality(String) COMMENT 'BCP 47 tag of the language of the query; may be empty (interaction).',
+    alternative_to           String COMMENT 'Turn that answers the same query another way (interaction).',
+    thumb                    LowCardinality(String) COMMENT 'up, down or empty (feedback).',
+    stars                    UInt8 COMMENT '1 to 5; 0 if not given (feedback).',
+    score                    Nullable(Float64) COMMENT 'Score within its range (feedback).',
+    score_min                Nullable(Float64) COMMENT 'Lowest possible score (feedback).',
+    score_max                Nullable(Float64) COMMENT 'Highest possible score (feedback).',
+    categories               Array(LowCardinality(String)) COMMENT 'What was wrong, such as factually_incorrect (feedback).',
+    comment                  String COMMENT 'What the person wrote (feedback).',
+    correction               String COMMENT 'Better answer that the person gave (feedback).',
+    edits                    UInt32 COMMENT 'How many ranges of the output were marked (feedback).',
+    retract                  Bool COMMENT 'Withdraws the earlier feedback of the user on the turn (feedback).',
+    preferred_interaction_id String COMMENT 'Turn that was preferred to this one (feedback).',
+    behavior                 LowCardinality(String) COMMENT 'copied, regenerated, stopped, edited_prompt, followed_up, left or custom (behavior).',
+    behavior_name            LowCardinality(String) COMMENT 'Name of a custom behavior (behavior).',
+    behavior_text            String COMMENT 'What was copied, or the edited prompt (behavior).',
+    timer                    LowCardinality(String) COMMENT 'wait_expired or session_ended (timer).'
+) AS SELECT
+    project_id, session_id, event_id, interaction_id, type, user_id, user_role, environment, tags,
+    occurred_at, received_at, session_started_at, source, query, system_context, output, model,
+    model_version, prompt_version, applied_patches, retrieved_sources, tools, latency_ms,
+    input_tokens, output_tokens, finish_reason, language, alternative_to, thumb, stars, score,
+    score_min, score_max, categories, comment, correction, edits, retract,
+    preferred_interaction_id, behavior, behavior_name, behavior_text, timer
+FROM events_log FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1
+COMMENT 'What happened, each event once: interactions, feedback, behaviors and timers.';
+
+CREATE VIEW IF NOT EXISTS signals (
+    project_id               LowCardinality(String) COMMENT 'Project that owns the signal.',
+    session_id               String COMMENT 'Conversation that it was read from.',
+    signal_id                String COMMENT 'Derived from project, session, interaction, kind and user.',
+    revision                 UInt32 COMMENT 'Grows with every change of content; the newest holds.',
+    interaction_id           String COMMENT 'Turn that it is about.',
+    user_id                  String COMMENT 'Whose feedback it is; may be empty.',
+    kind                     LowCardinality(String) COMMENT 'explicit, preference, or the name of an implicit signal.',
+    waiting                  Bool COMMENT 'Its interaction has not arrived; it was not passed on.',
+    polarity                 LowCardinality(String) COMMENT 'positive, negative or neutral.',
+    rating                   Nullable(Float64) COMMENT 'Rating from -1 to 1; NULL if none was given.',
+    category                 LowCardinality(String) COMMENT 'Main category; empty if none was given.',
+    categories               Array(LowCardinality(String)) COMMENT 'All categories.',
+    severity                 LowCardinality(String) COMMENT 'low, medium, high or critical.',
+    confidence               Float64 COMMENT 'How sure the polarity is, from 0 to 1.',
+    evidence                 Array(String) COMMENT 'What it rests on, in words.',
+    comment                  String COMMENT 'What the person wrote.',
+    correction               String COMMENT 'Better answer that the person gave.',
+    edits                    UInt32 COMMENT 'How many ranges of the output were marked.',
+    preferred_interaction_id String COMMENT 'Turn that was preferred to this one (preference).',
+    user_role                LowCardinality(String) COMMENT 'Role of the user; may be empty.',
+    environment              LowCardinality(String) COMMENT 'Where the interaction ran; may be empty.',
+    tags                     Map(LowCardinality(String), String) COMMENT 'Tags of the interaction and of the feedback.',
+    turn                     UInt32 COMMENT 'Position of the interaction in its session, from 0.',
+    query                    String COMMENT 'What the user asked.',
+    output                   String COMMENT 'What the model answered.',
+    model                    LowCardinality(String) COMMENT 'Model that answered.',
+    model_version            LowCardinality(String) COMMENT 'Version of the model.',
+    prompt_version           LowCardinality(String) COMMENT 'Version of the prompt.',
+    applied_patches          Array(LowCardinality(String)) COMMENT 'Patches in the prompt, as id@version.',
+    language                 LowCardinality(String) COMMENT 'BCP 47 tag of the language of the query; may be empty.',
+    latency_ms               UInt32 COMMENT 'Time to the whole answer in milliseconds; 0 if not known.',
+    occurred_at              DateTime64(3, 'UTC') COMMENT 'Time of the newest evidence.',
+    session_started_at       DateTime64(3, 'UTC') COMMENT 'Time of the first event of the session.'
+) AS SELECT
+    project_id, session_id, signal_id, revision, interaction_id, user_id, kind, waiting, polarity,
+    rating, category, categories, severity, confidence, evidence, comment, correction, edits,
+    preferred_interaction_id, user_role, environment, tags, turn, query, output, model,
+    model_version, prompt_version, applied_patches, language, latency_ms, occurred_at,
+    session_started_at
+FROM signals_log FINAL
+WHERE NOT withdrawn
+COMMENT 'Judged feedback that holds now: one row per signal. Withdrawn ones are in signals_log.';
