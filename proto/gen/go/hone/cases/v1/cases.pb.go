@@ -34,7 +34,8 @@ type Case struct {
 	ProjectId string `protobuf:"bytes,2,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The founding query, shortened.
 	Title string `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
-	// "new" or "solved".
+	// "new", "solved", or "withdrawn" where none of its negative signals holds
+	// any more; such a case is not recalled.
 	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
 	// Signals per category.
 	Categories map[string]uint32 `protobuf:"bytes,5,rep,name=categories,proto3" json:"categories,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
@@ -319,6 +320,62 @@ func (x *CaseSignal) GetFounded() bool {
 	return false
 }
 
+// Exchange is what the semantic index stores for a signal.
+type Exchange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it was published, with the signal reduced to what its case needs.
+	Published *CaseSignal `protobuf:"bytes,1,opt,name=published,proto3" json:"published,omitempty"`
+	// The case that this revision of the signal left for the published one, or
+	// for none, as that case stood without it.
+	Left          *Case `protobuf:"bytes,2,opt,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Exchange) Reset() {
+	*x = Exchange{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Exchange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Exchange) ProtoMessage() {}
+
+func (x *Exchange) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Exchange.ProtoReflect.Descriptor instead.
+func (*Exchange) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Exchange) GetPublished() *CaseSignal {
+	if x != nil {
+		return x.Published
+	}
+	return nil
+}
+
+func (x *Exchange) GetLeft() *Case {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
 type GetCaseRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	CaseId        string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
@@ -328,7 +385,7 @@ type GetCaseRequest struct {
 
 func (x *GetCaseRequest) Reset() {
 	*x = GetCaseRequest{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[2]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -340,7 +397,7 @@ func (x *GetCaseRequest) String() string {
 func (*GetCaseRequest) ProtoMessage() {}
 
 func (x *GetCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[2]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -353,7 +410,7 @@ func (x *GetCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCaseRequest.ProtoReflect.Descriptor instead.
 func (*GetCaseRequest) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{2}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetCaseRequest) GetCaseId() string {
@@ -372,7 +429,7 @@ type GetCaseResponse struct {
 
 func (x *GetCaseResponse) Reset() {
 	*x = GetCaseResponse{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[3]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -384,7 +441,7 @@ func (x *GetCaseResponse) String() string {
 func (*GetCaseResponse) ProtoMessage() {}
 
 func (x *GetCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[3]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -397,7 +454,7 @@ func (x *GetCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCaseResponse.ProtoReflect.Descriptor instead.
 func (*GetCaseResponse) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{3}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetCaseResponse) GetCase() *Case {
@@ -419,7 +476,7 @@ type ListCasesRequest struct {
 
 func (x *ListCasesRequest) Reset() {
 	*x = ListCasesRequest{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[4]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +488,7 @@ func (x *ListCasesRequest) String() string {
 func (*ListCasesRequest) ProtoMessage() {}
 
 func (x *ListCasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[4]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +501,7 @@ func (x *ListCasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCasesRequest.ProtoReflect.Descriptor instead.
 func (*ListCasesRequest) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{4}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListCasesRequest) GetState() string {
@@ -471,7 +528,7 @@ type ListCasesResponse struct {
 
 func (x *ListCasesResponse) Reset() {
 	*x = ListCasesResponse{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[5]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +540,7 @@ func (x *ListCasesResponse) String() string {
 func (*ListCasesResponse) ProtoMessage() {}
 
 func (x *ListCasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[5]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +553,7 @@ func (x *ListCasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCasesResponse.ProtoReflect.Descriptor instead.
 func (*ListCasesResponse) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{5}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListCasesResponse) GetCases() []*Case {
@@ -555,7 +612,10 @@ const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\n" +
 	"similarity\x18\x03 \x01(\x01R\n" +
 	"similarity\x12\x18\n" +
-	"\afounded\x18\x04 \x01(\bR\afounded\")\n" +
+	"\afounded\x18\x04 \x01(\bR\afounded\"l\n" +
+	"\bExchange\x127\n" +
+	"\tpublished\x18\x01 \x01(\v2\x19.hone.cases.v1.CaseSignalR\tpublished\x12'\n" +
+	"\x04left\x18\x02 \x01(\v2\x13.hone.cases.v1.CaseR\x04left\")\n" +
 	"\x0eGetCaseRequest\x12\x17\n" +
 	"\acase_id\x18\x01 \x01(\tR\x06caseId\":\n" +
 	"\x0fGetCaseResponse\x12'\n" +
@@ -581,38 +641,41 @@ func file_hone_cases_v1_cases_proto_rawDescGZIP() []byte {
 	return file_hone_cases_v1_cases_proto_rawDescData
 }
 
-var file_hone_cases_v1_cases_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_hone_cases_v1_cases_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_hone_cases_v1_cases_proto_goTypes = []any{
 	(*Case)(nil),                  // 0: hone.cases.v1.Case
 	(*CaseSignal)(nil),            // 1: hone.cases.v1.CaseSignal
-	(*GetCaseRequest)(nil),        // 2: hone.cases.v1.GetCaseRequest
-	(*GetCaseResponse)(nil),       // 3: hone.cases.v1.GetCaseResponse
-	(*ListCasesRequest)(nil),      // 4: hone.cases.v1.ListCasesRequest
-	(*ListCasesResponse)(nil),     // 5: hone.cases.v1.ListCasesResponse
-	nil,                           // 6: hone.cases.v1.Case.CategoriesEntry
-	nil,                           // 7: hone.cases.v1.Case.ModelVersionsEntry
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*v1.Signal)(nil),             // 9: hone.signal.v1.Signal
+	(*Exchange)(nil),              // 2: hone.cases.v1.Exchange
+	(*GetCaseRequest)(nil),        // 3: hone.cases.v1.GetCaseRequest
+	(*GetCaseResponse)(nil),       // 4: hone.cases.v1.GetCaseResponse
+	(*ListCasesRequest)(nil),      // 5: hone.cases.v1.ListCasesRequest
+	(*ListCasesResponse)(nil),     // 6: hone.cases.v1.ListCasesResponse
+	nil,                           // 7: hone.cases.v1.Case.CategoriesEntry
+	nil,                           // 8: hone.cases.v1.Case.ModelVersionsEntry
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*v1.Signal)(nil),             // 10: hone.signal.v1.Signal
 }
 var file_hone_cases_v1_cases_proto_depIdxs = []int32{
-	6,  // 0: hone.cases.v1.Case.categories:type_name -> hone.cases.v1.Case.CategoriesEntry
-	8,  // 1: hone.cases.v1.Case.first_seen:type_name -> google.protobuf.Timestamp
-	8,  // 2: hone.cases.v1.Case.last_seen:type_name -> google.protobuf.Timestamp
-	7,  // 3: hone.cases.v1.Case.model_versions:type_name -> hone.cases.v1.Case.ModelVersionsEntry
-	8,  // 4: hone.cases.v1.Case.approved_at:type_name -> google.protobuf.Timestamp
-	9,  // 5: hone.cases.v1.CaseSignal.signal:type_name -> hone.signal.v1.Signal
+	7,  // 0: hone.cases.v1.Case.categories:type_name -> hone.cases.v1.Case.CategoriesEntry
+	9,  // 1: hone.cases.v1.Case.first_seen:type_name -> google.protobuf.Timestamp
+	9,  // 2: hone.cases.v1.Case.last_seen:type_name -> google.protobuf.Timestamp
+	8,  // 3: hone.cases.v1.Case.model_versions:type_name -> hone.cases.v1.Case.ModelVersionsEntry
+	9,  // 4: hone.cases.v1.Case.approved_at:type_name -> google.protobuf.Timestamp
+	10, // 5: hone.cases.v1.CaseSignal.signal:type_name -> hone.signal.v1.Signal
 	0,  // 6: hone.cases.v1.CaseSignal.case:type_name -> hone.cases.v1.Case
-	0,  // 7: hone.cases.v1.GetCaseResponse.case:type_name -> hone.cases.v1.Case
-	0,  // 8: hone.cases.v1.ListCasesResponse.cases:type_name -> hone.cases.v1.Case
-	2,  // 9: hone.cases.v1.CaseService.GetCase:input_type -> hone.cases.v1.GetCaseRequest
-	4,  // 10: hone.cases.v1.CaseService.ListCases:input_type -> hone.cases.v1.ListCasesRequest
-	3,  // 11: hone.cases.v1.CaseService.GetCase:output_type -> hone.cases.v1.GetCaseResponse
-	5,  // 12: hone.cases.v1.CaseService.ListCases:output_type -> hone.cases.v1.ListCasesResponse
-	11, // [11:13] is the sub-list for method output_type
-	9,  // [9:11] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	1,  // 7: hone.cases.v1.Exchange.published:type_name -> hone.cases.v1.CaseSignal
+	0,  // 8: hone.cases.v1.Exchange.left:type_name -> hone.cases.v1.Case
+	0,  // 9: hone.cases.v1.GetCaseResponse.case:type_name -> hone.cases.v1.Case
+	0,  // 10: hone.cases.v1.ListCasesResponse.cases:type_name -> hone.cases.v1.Case
+	3,  // 11: hone.cases.v1.CaseService.GetCase:input_type -> hone.cases.v1.GetCaseRequest
+	5,  // 12: hone.cases.v1.CaseService.ListCases:input_type -> hone.cases.v1.ListCasesRequest
+	4,  // 13: hone.cases.v1.CaseService.GetCase:output_type -> hone.cases.v1.GetCaseResponse
+	6,  // 14: hone.cases.v1.CaseService.ListCases:output_type -> hone.cases.v1.ListCasesResponse
+	13, // [13:15] is the sub-list for method output_type
+	11, // [11:13] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_hone_cases_v1_cases_proto_init() }
@@ -626,7 +689,7 @@ func file_hone_cases_v1_cases_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_cases_v1_cases_proto_rawDesc), len(file_hone_cases_v1_cases_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
