@@ -1,0 +1,542 @@
+package stream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/honeloop/hone/pkg/stage"
+	"github.com/honeloop/hone/pkg/telemetry"
+)
+
+const (
+	// recordOverhead is more than what Kafka's format adds to a record.
+	recordOverhead = 32
+	// partitionsTTL is how long a topic's number of partitions is believed.
+	partitionsTTL = 10 * time.Second
+)
+
+// TooLargeError is a record that the publisher or the broker refuses for its
+// size. It can never be published.
+type TooLargeError struct {
+	Topic string
+	// Size is of key, value and headers. Limit is max_record_bytes, or 0 where
+	// the broker refused.
+	Size, Limit int
+}
+
+func (e *TooLargeError) Error() string {
+	if e.Limit == 0 {
+		return fmt.Sprintf("record for %s has %d bytes, more than the broker takes", e.Topic, e.Size)
+	}
+	return fmt.Sprintf("record for %s has %d bytes, the limit is %d", e.Topic, e.Size, e.Limit)
+}
+
+// PublishError says which records of a Publish failed, by index. The others
+// are written.
+type PublishError struct {
+	Errs map[int]error
+}
+
+func (e *PublishError) Error() string {
+	indexes := slices.Sorted(maps.Keys(e.Errs))
+	return fmt.Sprintf("publish: %d records failed, the first one: %v", len(indexes), e.Errs[indexes[0]])
+}
+
+// Unwrap gives errors.Is and As every distinct cause.
+func (e *PublishError) Unwrap() []error {
+	var out []error
+	for _, i := range slices.Sorted(maps.Keys(e.Errs)) {
+		if err := e.Errs[i]; !slices.ContainsFunc(out, func(o error) bool { return o == err }) {
+			out = append(out, err)
+		}
+	}
+	return out
+}
+
+// Publisher writes records to Kafka by group commit: for each partition one
+// produce request is out, and the records that come meanwhile share the next.
+// A lone record is sent at once. Records with one key keep their order. It is
+// safe for concurrent use.
+type Publisher struct {
+	cfg     Config
+	client  *client
+	bytes   *semaphore.Weighted
+	metrics publisherMetrics
+
+	mu     sync.Mutex
+	closed bool
+	topics map[string]*topic
+	queues sync.WaitGroup
+}
+
+type topic struct {
+	name      string
+	queues    []*queue // by partition
+	count     int      // partitions that the topic has
+	refreshed time.Time
+}
+
+// NewPublisher does not connect yet.
+func NewPublisher(cfg Config, tel *telemetry.Telemetry) (*Publisher, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("create publisher: %w", err)
+	}
+	metrics, err := newPublisherMetrics(tel.Meter)
+	if err != nil {
+		return nil, fmt.Errorf("create publisher: %w", err)
+	}
+	p := &Publisher{
+		cfg:     cfg,
+		client:  newClient(cfg),
+		bytes:   semaphore.NewWeighted(int64(cfg.MaxInFlightBytes)),
+		metrics: metrics,
+		topics:  map[string]*topic{},
+	}
+	// The broker is told half of it, so that it gives up before we do.
+	p.client.kafka.Timeout = cfg.PublishTimeout
+	return p, nil
+}
+
+// Publish writes the records and returns nil once Kafka has all of them on all
+// in-sync replicas. It takes at most the configured time-out. A *TooLargeError
+// and ErrOverloaded come before anything is written; else the error is a
+// *PublishError, and where its cause is ErrUnavailable the record may still
+// have been written. Nobody may change the records' bytes afterwards.
+func (p *Publisher) Publish(ctx context.Context, recs ...stage.Record) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.PublishTimeout)
+	defer cancel()
+	for i := range recs {
+		if size, limit := recordSize(&recs[i]), p.maxRecord(recs[i].Topic); size > limit {
+			return &TooLargeError{Topic: recs[i].Topic, Size: size, Limit: limit}
+		}
+	}
+	// A part is small enough to be let in at all, however much there is.
+	for from := 0; from < len(recs); {
+		to, bytes := from, 0
+		for to < len(recs) {
+			size := recordSize(&recs[to]) + recordOverhead
+			if to > from && bytes+size > p.cfg.MaxInFlightBytes/2 {
+				break
+			}
+			bytes += size
+			to++
+		}
+		err := p.publishPart(ctx, recs, from, to, bytes)
+		if err != nil && from == 0 && to == len(recs) {
+			return err
+		}
+		if err != nil {
+			failed, ok := errors.AsType[*PublishError](err)
+			if !ok {
+				failed = &PublishError{Errs: map[int]error{}}
+				to = from
+			}
+			for i := to; i < len(recs); i++ {
+				failed.Errs[i] = err
+			}
+			return failed
+		}
+		from = to
+	}
+	return nil
+}
+
+// maxRecord leaves a dead letter room for a record of any other topic.
+func (p *Publisher) maxRecord(topic string) int {
+	if topic == TopicDeadLetter {
+		return max(p.cfg.MaxRecordBytes, deadLetterMaxBytes)
+	}
+	return p.cfg.MaxRecordBytes
+}
+
+func (p *Publisher) publishPart(ctx context.Context, recs []stage.Record, from, to, size int) error {
+	weight := int64(min(size, p.cfg.MaxInFlightBytes))
+	if err := p.bytes.Acquire(ctx, weight); err != nil {
+		return fmt.Errorf("publish: %w: %w", ErrOverloaded, err)
+	}
+	call := &call{done: make(chan struct{}), release: func() { p.bytes.Release(weight) }}
+	call.open.Store(1)
+
+	// Split by partition, and a partition's records where they fill a request.
+	var single [1]*entry
+	entries := single[:0]
+	current := map[*queue]*entry{}
+	for i := from; i < to; i++ {
+		rec := &recs[i]
+		q, err := p.queue(ctx, rec)
+		if err != nil {
+			call.fail([]int{i}, err)
+			continue
+		}
+		size := recordSize(rec) + recordOverhead
+		e := current[q]
+		if e == nil || e.bytes+size > p.cfg.MaxBatchBytes {
+			e = &entry{ctx: ctx, call: call, queue: q}
+			current[q] = e
+			entries = append(entries, e)
+		}
+		e.recs = append(e.recs, rec)
+		e.indexes = append(e.indexes, i)
+		e.bytes += size
+	}
+	call.open.Add(int32(len(entries)))
+	for _, e := range entries {
+		if !p.enqueue(e) {
+			e.finish(ErrClosed)
+		}
+	}
+	call.finish()
+
+	select {
+	case <-call.done:
+		return call.err()
+	case <-ctx.Done():
+		// Some may be written by now, and the rest still.
+		err := unavailable(fmt.Errorf("no answer in time: %w", ctx.Err()))
+		errs := map[int]error{}
+		for i := from; i < to; i++ {
+			errs[i] = err
+		}
+		return &PublishError{Errs: errs}
+	}
+}
+
+// Close waits for the requests that are out, and refuses new ones.
+func (p *Publisher) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.queues.Wait()
+	p.client.close()
+	return nil
+}
+
+// queue is where a record goes, by the key's hash as the Java client does it.
+func (p *Publisher) queue(ctx context.Context, rec *stage.Record) (*queue, error) {
+	p.mu.Lock()
+	t := p.topics[rec.Topic]
+	fresh := t != nil && time.Since(t.refreshed) < partitionsTTL
+	p.mu.Unlock()
+	if !fresh {
+		n, err := p.client.partitions(ctx, rec.Topic)
+		p.mu.Lock()
+		if t = p.topics[rec.Topic]; t == nil && err == nil {
+			t = &topic{name: rec.Topic}
+			p.topics[rec.Topic] = t
+		}
+		if t == nil {
+			p.mu.Unlock()
+			return nil, err
+		}
+		// Where asking fails, what was known is still the best guess: whether
+		// the broker is there shows when producing.
+		if err == nil {
+			t.count, t.refreshed = n, time.Now()
+		}
+		p.mu.Unlock()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(t.queues) < t.count {
+		t.queues = append(t.queues, &queue{topic: t.name, partition: len(t.queues)})
+	}
+	if rec.Key == nil {
+		return t.queues[rand.IntN(t.count)], nil
+	}
+	return t.queues[Partition(rec.Key, t.count)], nil
+}
+
+// Partition is where a key goes in a topic of n partitions: murmur2, as the
+// Java client does it.
+func Partition(key []byte, n int) int {
+	return int(murmur2(key)&0x7fffffff) % n
+}
+
+func murmur2(data []byte) uint32 {
+	const m, r = 0x5bd1e995, 24
+	h := uint32(0x9747b28c) ^ uint32(len(data))
+	for len(data) >= 4 {
+		k := uint32(data[0]) | uint32(data[1])<<8 | uint32(data[2])<<16 | uint32(data[3])<<24
+		k *= m
+		k ^= k >> r
+		h = h*m ^ k*m
+		data = data[4:]
+	}
+	switch len(data) {
+	case 3:
+		h ^= uint32(data[2]) << 16
+		fallthrough
+	case 2:
+		h ^= uint32(data[1]) << 8
+		fallthrough
+	case 1:
+		h ^= uint32(data[0])
+		h *= m
+	}
+	h ^= h >> 13
+	h *= m
+	return h ^ h>>15
+}
+
+// call is one part of a Publish.
+type call struct {
+	open    atomic.Int32 // entries that are not finished
+	done    chan struct{}
+	release func()
+
+	mu   sync.Mutex
+	errs map[int]error
+}
+
+func (c *call) fail(indexes []int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.errs == nil {
+		c.errs = map[int]error{}
+	}
+	for _, i := range indexes {
+		c.errs[i] = err
+	}
+}
+
+func (c *call) finish() {
+	if c.open.Add(-1) == 0 {
+		c.release()
+		close(c.done)
+	}
+}
+
+func (c *call) err() error {
+	if c.errs == nil {
+		return nil
+	}
+	return &PublishError{Errs: c.errs}
+}
+
+// entry is what one call has for one partition.
+type entry struct {
+	ctx     context.Context
+	call    *call
+	queue   *queue
+	recs    []*stage.Record
+	indexes []int // of recs in the call's records
+	bytes   int
+}
+
+func (e *entry) finish(err error) {
+	if err != nil {
+		e.call.fail(e.indexes, err)
+	}
+	e.call.finish()
+}
+
+// queue holds what waits for a partition. Its worker runs while there is
+// something to send.
+type queue struct {
+	topic     string
+	partition int
+
+	mu      sync.Mutex
+	waiting []*entry
+	working bool
+}
+
+// enqueue is false where the publisher is closed.
+func (p *Publisher) enqueue(e *entry) bool {
+	q := e.queue
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return false
+	}
+	q.mu.Lock()
+	q.waiting = append(q.waiting, e)
+	start := !q.working
+	q.working = true
+	q.mu.Unlock()
+	if start {
+		p.queues.Add(1)
+	}
+	p.mu.Unlock()
+	if start {
+		go p.work(q)
+	}
+	return true
+}
+
+func (p *Publisher) work(q *queue) {
+	defer p.queues.Done()
+	for {
+		batch := q.take(p.cfg.MaxBatchBytes)
+		if batch == nil {
+			return
+		}
+		p.send(q, batch)
+	}
+}
+
+// take removes what fits into one request. nil ends the worker.
+func (q *queue) take(maxBytes int) []*entry {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n, bytes := 0, 0
+	for n < len(q.waiting) && (n == 0 || bytes+q.waiting[n].bytes <= maxBytes) {
+		bytes += q.waiting[n].bytes
+		n++
+	}
+	if n == 0 {
+		q.working = false
+		q.waiting = nil
+		return nil
+	}
+	batch := q.waiting[:n:n]
+	q.waiting = q.waiting[n:]
+	return batch
+}
+
+// send produces a batch and tells its callers.
+func (p *Publisher) send(q *queue, batch []*entry) {
+	// Nobody waits for these any more, and they are not written yet.
+	live := batch[:0:0]
+	for _, e := range batch {
+		if err := e.ctx.Err(); err != nil {
+			e.finish(unavailable(fmt.Errorf("waited too long: %w", err)))
+			continue
+		}
+		live = append(live, e)
+	}
+	if len(live) == 0 {
+		return
+	}
+	err := p.produce(q, live)
+	if errors.Is(err, kafka.MessageSizeTooLarge) {
+		if len(live) > 1 {
+			// Of several callers' records only one may be too large.
+			p.send(q, live[:len(live)/2])
+			p.send(q, live[len(live)/2:])
+			return
+		}
+		largest := 0
+		for _, r := range live[0].recs {
+			largest = max(largest, recordSize(r))
+		}
+		err = &TooLargeError{Topic: q.topic, Size: largest}
+	}
+	for _, e := range live {
+		e.finish(err)
+	}
+}
+
+// produce sends a batch, again where that can help, until the time-out. A
+// broker that is gone ends it at once.
+func (p *Publisher) produce(q *queue, batch []*entry) error {
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.PublishTimeout)
+	defer cancel()
+	records, bytes := 0, 0
+	for _, e := range batch {
+		records += len(e.recs)
+		bytes += e.bytes
+	}
+	wait := backoff{min: 20 * time.Millisecond, max: 500 * time.Millisecond}
+	start := time.Now()
+	for attempt := 1; ; attempt++ {
+		res, err := p.client.kafka.Produce(ctx, &kafka.ProduceRequest{
+			Topic:     q.topic,
+			Partition: q.partition,
+			// The zero value asks for no answer at all.
+			RequiredAcks: kafka.RequireAll,
+			Compression:  kafka.Lz4,
+			Records:      &entryReader{entries: batch},
+		})
+		if err == nil {
+			err = res.Error
+		}
+		p.metrics.produced(q.topic, records, bytes, time.Since(start), err)
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("produce to %s, partition %d: %w", q.topic, q.partition, err)
+		var code kafka.Error
+		var dial *net.OpError
+		switch {
+		case errors.As(err, &code) && !code.Temporary():
+			return err
+		case errors.As(err, &dial) && dial.Op == "dial", ctx.Err() != nil:
+			p.client.refresh()
+			return unavailable(err)
+		}
+		// A connection that broke while idle, a leader that moved, a topic that
+		// is new: look at the cluster again and retry. That may write a record
+		// twice, never in another order, since nothing overtakes this batch.
+		p.client.refresh()
+		if _, metaErr := p.client.partitions(ctx, q.topic); metaErr != nil {
+			return fmt.Errorf("%w (after: %v)", metaErr, err)
+		}
+		if attempt > 1 || code != 0 {
+			if wait.sleep(ctx) != nil {
+				return unavailable(err)
+			}
+		}
+	}
+}
+
+// entryReader gives the records of entries to kafka-go.
+type entryReader struct {
+	entries  []*entry
+	i, j     int
+	rec      kafka.Record
+	key, val bytesReader
+}
+
+func (r *entryReader) ReadRecord() (*kafka.Record, error) {
+	for r.i < len(r.entries) && r.j == len(r.entries[r.i].recs) {
+		r.i, r.j = r.i+1, 0
+	}
+	if r.i == len(r.entries) {
+		return nil, io.EOF
+	}
+	rec := r.entries[r.i].recs[r.j]
+	r.j++
+	r.rec = kafka.Record{Time: rec.Time, Key: r.key.of(rec.Key), Value: r.val.of(rec.Value)}
+	if len(rec.Headers) > 0 {
+		r.rec.Headers = make([]kafka.Header, len(rec.Headers))
+		for i, h := range rec.Headers {
+			r.rec.Headers[i] = kafka.Header(h)
+		}
+	}
+	return &r.rec, nil
+}
+
+// bytesReader is kafka.Bytes without an allocation.
+type bytesReader struct{ bytes.Reader }
+
+func (r *bytesReader) Close() error { return nil }
+
+func (r *bytesReader) of(b []byte) kafka.Bytes {
+	if b == nil {
+		return nil
+	}
+	r.Reset(b)
+	return r
+}
+
+func recordSize(r *stage.Record) int {
+	n := len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value)
+	}
+	return n
+}

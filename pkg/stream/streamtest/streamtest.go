@@ -1,0 +1,128 @@
+// Package streamtest runs an in-process broker for tests.
+package streamtest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/honeloop/hone/pkg/stage"
+	"github.com/honeloop/hone/pkg/stream"
+	"github.com/honeloop/hone/pkg/telemetry"
+)
+
+// wait bounds what a test waits for.
+const wait = 30 * time.Second
+
+// Broker speaks Kafka's protocol on a local port and has all topics of the
+// pipeline.
+type Broker struct {
+	// Cluster injects faults: see its ControlKey.
+	Cluster *kfake.Cluster
+	cfg     stream.Config
+}
+
+// Option changes a Broker.
+type Option func(*options)
+
+type options struct {
+	partitions int
+	kfake      []kfake.Opt
+}
+
+// Partitions is how many the topics keyed by session have. Default 3.
+func Partitions(n int) Option { return func(o *options) { o.partitions = n } }
+
+// Kfake passes options on to the broker.
+func Kfake(opts ...kfake.Opt) Option {
+	return func(o *options) { o.kfake = append(o.kfake, opts...) }
+}
+
+// StartBroker runs a broker until the test ends.
+func StartBroker(t testing.TB, opts ...Option) *Broker {
+	t.Helper()
+	o := options{partitions: 3}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, o.kfake...)...)
+	if err != nil {
+		t.Fatalf("start broker: %v", err)
+	}
+	t.Cleanup(cluster.Close)
+	b := &Broker{Cluster: cluster, cfg: stream.DefaultConfig()}
+	b.cfg.Brokers = cluster.ListenAddrs()
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	if err := stream.EnsureTopics(ctx, b.cfg, o.partitions, 1); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Config reaches the broker.
+func (b *Broker) Config() stream.Config { return b.cfg }
+
+// Write publishes records and waits until the broker has them.
+func (b *Broker) Write(t testing.TB, recs ...stage.Record) {
+	t.Helper()
+	pub, err := stream.NewPublisher(b.cfg, telemetry.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := pub.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := pub.Publish(context.Background(), recs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Read waits until a topic has n records and returns its first n, in order
+// within a partition. It fails the test after 30 s.
+func (b *Broker) Read(t testing.TB, topic string, n int) []stage.Record {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	var out []stage.Record
+	if n == 0 {
+		return nil
+	}
+	err := stream.Follow(ctx, b.cfg, topic, stream.FromStart(), func(_ context.Context, rec stage.Record) error {
+		if out = append(out, rec); len(out) >= n {
+			cancel()
+		}
+		return nil
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out) < n {
+		t.Fatalf("%s has %d records after %s, want %d", topic, len(out), wait, n)
+	}
+	return out
+}
+
+// All is what a topic has now, in order within a partition.
+func (b *Broker) All(t testing.TB, topic string) []stage.Record {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	var out []stage.Record
+	caughtUp := false
+	err := stream.Follow(ctx, b.cfg, topic, stream.FromStart(), func(_ context.Context, rec stage.Record) error {
+		out = append(out, rec)
+		return nil
+	}, func() { caughtUp = true; cancel() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !caughtUp {
+		t.Fatalf("%s cannot be read to its end within %s", topic, wait)
+	}
+	return out
+}

@@ -1,0 +1,94 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+)
+
+// Topics of the pipeline.
+const (
+	TopicEvents           = "hone.events"
+	TopicSignals          = "hone.signals"
+	TopicCases            = "hone.cases"
+	TopicRoutePromptPatch = "hone.route.prompt-patch"
+	TopicRouteFineTune    = "hone.route.fine-tune"
+	TopicRouteHumanReview = "hone.route.human-review"
+	TopicRouteProduct     = "hone.route.product"
+	TopicPatches          = "hone.patches"
+	TopicCuration         = "hone.curation"
+	TopicDeadLetter       = "hone.dead-letter"
+)
+
+// deadLetterMaxBytes leaves room for a record that its own topic just took and
+// the headers of a dead letter.
+const deadLetterMaxBytes = 8 << 20
+
+// RouteTopic is the topic of a route, such as "prompt-patch".
+func RouteTopic(route string) string { return "hone.route." + route }
+
+// SessionKey is the key of records about a session: one session's records are
+// in one partition, in order.
+func SessionKey(project, session string) []byte {
+	return []byte(project + "/" + session)
+}
+
+// Topics are all topics of the pipeline.
+func Topics() []string {
+	return []string{
+		TopicEvents, TopicSignals, TopicCases,
+		TopicRoutePromptPatch, TopicRouteFineTune, TopicRouteHumanReview, TopicRouteProduct,
+		TopicPatches, TopicCuration, TopicDeadLetter,
+	}
+}
+
+// EnsureTopics creates the topics that are missing and leaves the others as
+// they are. Topics keyed by session get the given partitions. The curation and
+// patch logs have one, since their readers fold them in one order, and are kept
+// for ever; the dead letter has one. It waits until the topics are there.
+func EnsureTopics(ctx context.Context, cfg Config, partitions, replication int) error {
+	if partitions < 1 || replication < 1 {
+		return fmt.Errorf("create topics: partitions (%d) and replication (%d) must be at least 1", partitions, replication)
+	}
+	c := newClient(cfg)
+	defer c.close()
+	var topics []kafka.TopicConfig
+	for _, name := range Topics() {
+		topics = append(topics, topicConfig(name, partitions, replication, cfg.Retention))
+	}
+	res, err := c.kafka.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: topics})
+	if err != nil {
+		return fmt.Errorf("create topics: %w", unavailable(err))
+	}
+	var errs []error
+	for name, err := range res.Errors {
+		if err != nil && !errors.Is(err, kafka.TopicAlreadyExists) {
+			errs = append(errs, fmt.Errorf("create topic %s: %w", name, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return c.awaitTopics(ctx, Topics()...)
+}
+
+func topicConfig(name string, partitions, replication int, retention time.Duration) kafka.TopicConfig {
+	entries := map[string]string{"retention.ms": strconv.FormatInt(retention.Milliseconds(), 10)}
+	switch name {
+	case TopicCuration, TopicPatches:
+		partitions = 1
+		entries["retention.ms"] = "-1"
+	case TopicDeadLetter:
+		partitions = 1
+		entries["max.message.bytes"] = strconv.Itoa(deadLetterMaxBytes)
+	}
+	t := kafka.TopicConfig{Topic: name, NumPartitions: partitions, ReplicationFactor: replication}
+	for k, v := range entries {
+		t.ConfigEntries = append(t.ConfigEntries, kafka.ConfigEntry{ConfigName: k, ConfigValue: v})
+	}
+	return t
+}
