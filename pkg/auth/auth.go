@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -135,6 +136,9 @@ func WriteKeys(path string, keys []Key) error {
 	}
 	return nil
 }
+
+// List is all keys.
+func (k *Keys) List() []Key { return slices.Clone(k.keys) }
 
 // Authenticate finds the key that a bearer sent. It compares with every key,
 // in constant time for each.

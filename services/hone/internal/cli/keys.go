@@ -1,0 +1,111 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/honeloop/hone/pkg/auth"
+)
+
+func newKeysCommand(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "Keys of projects",
+		Long: `Keys of projects. The keys file holds only hashes; a key is shown once, when it is made.
+Services read the file when they start.`,
+	}
+	var file string
+	cmd.PersistentFlags().StringVar(&file, "file", "", "keys file (default keys.yaml in --dir)")
+	path := func() string {
+		if file != "" {
+			return file
+		}
+		return filepath.Join(g.dir, "keys.yaml")
+	}
+	cmd.AddCommand(newKeysCreate(g, path), newKeysList(g, path))
+	return cmd
+}
+
+func newKeysCreate(g *global, path func() string) *cobra.Command {
+	var project, kind string
+	var origins []string
+	var ifNone bool
+	cmd := &cobra.Command{
+		Use: "create", Short: "Make a key and show it once", Args: cobra.NoArgs,
+		Example: `  hone keys create --project default --kind secret
+  hone keys create --project shop --kind publishable --origin https://shop.example`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			keys, err := readKeys(path())
+			if err != nil {
+				return err
+			}
+			for _, k := range keys {
+				if ifNone && k.ProjectID == project && k.Kind == auth.Kind(kind) {
+					fmt.Fprintf(cmd.ErrOrStderr(), "project %s has a %s key already: %s\n", project, kind, k.ID)
+					return nil
+				}
+			}
+			key, secret, err := auth.Mint(project, auth.Kind(kind))
+			if err != nil {
+				return err
+			}
+			key.Origins = origins
+			if err := auth.WriteKeys(path(), append(keys, key)); err != nil {
+				return err
+			}
+			if g.json {
+				return printJSON(cmd.OutOrStdout(), map[string]string{"id": key.ID, "project_id": project, "kind": kind, "key": secret})
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", secret)
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s key of project %s. It is not shown again.\n", kind, project)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&project, "project", "default", "project that the key belongs to")
+	f.StringVar(&kind, "kind", string(auth.Secret), "secret or publishable")
+	f.StringSliceVar(&origins, "origin", nil, "origin that a publishable key may be used from (repeatable)")
+	f.BoolVar(&ifNone, "if-none", false, "do nothing where the project has such a key")
+	return cmd
+}
+
+func newKeysList(g *global, path func() string) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List keys, without what is secret", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			keys, err := readKeys(path())
+			if err != nil {
+				return err
+			}
+			if g.json {
+				out := make([]map[string]any, 0, len(keys))
+				for _, k := range keys {
+					out = append(out, map[string]any{"id": k.ID, "project_id": k.ProjectID, "kind": k.Kind, "origins": k.Origins})
+				}
+				return printJSON(cmd.OutOrStdout(), out)
+			}
+			var rows [][]string
+			for _, k := range keys {
+				rows = append(rows, []string{k.ID, k.ProjectID, string(k.Kind), strings.Join(k.Origins, " ")})
+			}
+			return table(cmd.OutOrStdout(), []string{"id", "project", "kind", "origins"}, rows)
+		},
+	}
+}
+
+// readKeys reads the stored keys; none where there is no file.
+func readKeys(path string) ([]auth.Key, error) {
+	keys, err := auth.ReadKeys(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return keys.List(), nil
+}

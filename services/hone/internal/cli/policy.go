@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
+	policyv1 "github.com/honeloop/hone/proto/gen/go/hone/policy/v1"
+)
+
+func newPolicyCommand(g *global) *cobra.Command {
+	cmd := &cobra.Command{Use: "policy", Short: "What is done with signals, and why"}
+	show := &cobra.Command{
+		Use: "show", Short: "Print the policy in force", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			conn, err := g.dial()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			resp, err := policyv1.NewPolicyServiceClient(conn).GetPolicy(cmd.Context(), &policyv1.GetPolicyRequest{})
+			if err != nil {
+				return explain(err)
+			}
+			if g.json {
+				return printMessage(cmd.OutOrStdout(), resp)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "# %s\n%s", resp.PolicyVersion, resp.Yaml)
+			return nil
+		},
+	}
+	why := &cobra.Command{
+		Use: "explain SIGNAL", Short: "Say what was decided on a signal, by which rule, and why", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conn, err := g.dial()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			resp, err := policyv1.NewPolicyServiceClient(conn).Explain(cmd.Context(), &policyv1.ExplainRequest{SignalId: args[0]})
+			if err != nil {
+				return explain(err)
+			}
+			if g.json {
+				return printMessage(cmd.OutOrStdout(), resp)
+			}
+			p := newPainter(cmd.OutOrStdout())
+			for _, d := range resp.Decisions {
+				p.printf("%s  %s\n", p.bold(fmt.Sprintf("revision %d → %s", d.SignalRevision, orNothing(strings.Join(d.Routes, ", ")))), p.dim(d.DecisionId))
+				p.block(2, "rule", joined(" · ", d.Rule, d.PolicyVersion))
+				p.block(2, "reason", d.Reason)
+				p.block(2, "case", d.CaseId)
+				p.block(2, "facts", d.Facts)
+			}
+			return nil
+		},
+	}
+	cmd.AddCommand(show, why)
+	return cmd
+}
+
+func orNothing(routes string) string {
+	if routes == "" {
+		return "nothing to do"
+	}
+	return routes
+}
+
+// explain is a gRPC error as a sentence.
+func explain(err error) error {
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	switch s.Code() {
+	case codes.Unavailable:
+		return fmt.Errorf("Hone does not answer: %s. Is 'hone up' still running? See 'hone doctor'", s.Message())
+	case codes.NotFound, codes.InvalidArgument, codes.AlreadyExists, codes.FailedPrecondition:
+		return errors.New(s.Message())
+	}
+	return fmt.Errorf("%s: %s", s.Code(), s.Message())
+}
+
+// exportDataset copies the stream to w and counts its lines.
+func exportDataset(ctx context.Context, conn *grpc.ClientConn, req *curationv1.ExportDatasetRequest, w io.Writer) (int, error) {
+	stream, err := curationv1.NewDatasetServiceClient(conn).ExportDataset(ctx, req)
+	if err != nil {
+		return 0, err
+	}
+	rows := 0
+	for {
+		chunk, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return rows, nil
+		}
+		if err != nil {
+			return rows, err
+		}
+		rows += strings.Count(string(chunk.Data), "\n")
+		if _, err := w.Write(chunk.Data); err != nil {
+			return rows, fmt.Errorf("write dataset: %w", err)
+		}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

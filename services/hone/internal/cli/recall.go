@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
+	recallv1 "github.com/honeloop/hone/proto/gen/go/hone/recall/v1"
+)
+
+func newRecallCommand(g *global) *cobra.Command {
+	var k uint32
+	var minSimilarity float64
+	cmd := &cobra.Command{
+		Use:     "recall TEXT",
+		Short:   "Ask what is known about a question, as an application would before it answers",
+		Example: `  hone recall "Can I send back shoes I have worn?"` + "\n" + `  hone recall -k 5 --json "Where is my parcel?"`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conn, err := g.dial()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			req := &recallv1.RecallRequest{Query: strings.Join(args, " "), K: k}
+			if cmd.Flags().Changed("min-similarity") {
+				req.MinSimilarity = &minSimilarity
+			}
+			resp, err := recallv1.NewRecallServiceClient(conn).Recall(cmd.Context(), req)
+			if err != nil {
+				return explain(err)
+			}
+			if g.json {
+				return printMessage(cmd.OutOrStdout(), resp)
+			}
+			printRecall(newPainter(cmd.OutOrStdout()), resp)
+			return nil
+		},
+	}
+	cmd.Flags().Uint32VarP(&k, "k", "k", 0, "most cases to return (default 3)")
+	cmd.Flags().Float64Var(&minSimilarity, "min-similarity", 0, "similarity below which a case is not returned")
+	return cmd
+}
+
+func printRecall(p *painter, resp *recallv1.RecallResponse) {
+	if len(resp.Guidance) == 0 {
+		p.printf("Nothing similar is known.\n")
+		return
+	}
+	for _, item := range resp.Guidance {
+		p.printf("%s  %s\n", p.bold(fmt.Sprintf("%.2f  %s", item.Similarity, oneLine(item.Case.Title, p.width-8))), p.dim(item.Case.CaseId))
+		printCaseBody(p, item.Case)
+	}
+}
+
+func printCaseBody(p *painter, c *casesv1.Case) {
+	p.block(6, "state", joined(" · ", c.State, prefixed("severity ", c.Severity), count(int(c.Negatives), "complaint"),
+		count(int(c.Users), "user"), "last seen "+stamp(c.LastSeen)))
+	p.block(6, "categories", counts(c.Categories))
+	for _, complaint := range c.Complaints {
+		p.block(6, "complaint", complaint)
+	}
+	p.block(6, "answer", joined("  ", c.ApprovedAnswer, prefixed("— approved by ", c.ApprovedBy)))
+	p.block(6, "clarified", c.Clarification)
+}
+
+func newCaseCommand(g *global) *cobra.Command {
+	cmd := &cobra.Command{Use: "case", Short: "Known problems"}
+	var state string
+	var limit uint32
+	list := &cobra.Command{
+		Use: "list", Short: "List cases, those with the most complaints first", Args: cobra.NoArgs,
+		Example: "  hone case list\n  hone case list --state solved --json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			conn, err := g.dial()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			resp, err := casesv1.NewCaseServiceClient(conn).ListCases(cmd.Context(), &casesv1.ListCasesRequest{State: state, Limit: limit})
+			if err != nil {
+				return explain(err)
+			}
+			if g.json {
+				return printMessage(cmd.OutOrStdout(), resp)
+			}
+			return table(cmd.OutOrStdout(), []string{"case", "state", "complaints", "users", "severity", "categories", "title"}, caseRows(resp.Cases))
+		},
+	}
+	list.Flags().StringVar(&state, "state", "", "only cases in this state: new or solved")
+	list.Flags().Uint32Var(&limit, "limit", 0, "most cases to list (default 50)")
+	show := &cobra.Command{
+		Use: "show CASE", Short: "Show a case", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conn, err := g.dial()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			resp, err := casesv1.NewCaseServiceClient(conn).GetCase(cmd.Context(), &casesv1.GetCaseRequest{CaseId: args[0]})
+			if err != nil {
+				return explain(err)
+			}
+			if g.json {
+				return printMessage(cmd.OutOrStdout(), resp.Case)
+			}
+			p := newPainter(cmd.OutOrStdout())
+			p.printf("%s  %s\n", p.bold(oneLine(resp.Case.Title, 100)), p.dim(resp.Case.CaseId))
+			printCaseBody(p, resp.Case)
+			for _, q := range resp.Case.Examples {
+				p.block(6, "asked", q)
+			}
+			return nil
+		},
+	}
+	cmd.AddCommand(list, show)
+	return cmd
+}
+
+func caseRows(cases []*casesv1.Case) [][]string {
+	var rows [][]string
+	for _, c := range cases {
+		rows = append(rows, []string{c.CaseId, c.State, fmt.Sprint(c.Negatives), fmt.Sprint(c.Users), c.Severity, counts(c.Categories), oneLine(c.Title, 48)})
+	}
+	return rows
+}
+
+// counts is a map of counts in words, in the order of the names.
+func counts(m map[string]uint32) string {
+	var parts []string
+	for _, k := range sortedKeys(m) {
+		parts = append(parts, fmt.Sprintf("%s %d", k, m[k]))
+	}
+	return strings.Join(parts, ", ")
+}

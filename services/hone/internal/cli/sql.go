@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/honeloop/hone/services/hone/internal/endpoints"
+)
+
+func newSQLCommand(g *global) *cobra.Command {
+	var format, file string
+	cmd := &cobra.Command{
+		Use:   "sql [QUERY]",
+		Short: "Ask ClickHouse",
+		Long: `Ask ClickHouse. The views are hone.events, hone.signals, hone.cases and hone.decisions;
+'hone sql "DESCRIBE hone.signals"' says what is in their columns.`,
+		Example: `  hone sql "SELECT type, count() FROM hone.events GROUP BY type"
+  hone sql "SELECT category, count() AS n FROM hone.signals WHERE polarity = 'negative' GROUP BY category ORDER BY n DESC"
+  hone sql --file deploy/queries/worst_prompts.sql
+  hone sql --json "SELECT * FROM hone.cases" | jq .title`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			query := strings.Join(args, "")
+			if file != "" {
+				data, err := os.ReadFile(file)
+				if err != nil {
+					return fmt.Errorf("read query: %w", err)
+				}
+				query = string(data)
+			}
+			if strings.TrimSpace(query) == "" {
+				return errors.New("no query: give one, or name a file with --file")
+			}
+			e, err := endpoints.Read(g.dir)
+			if err != nil {
+				return err
+			}
+			switch {
+			case format != "":
+			case g.json:
+				format = "JSONEachRow"
+			case isTerminal(cmd.OutOrStdout()):
+				format = "PrettyCompact"
+			default:
+				format = "PrettyCompactNoEscapes"
+			}
+			return runSQL(cmd, e, query, format)
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "", "any ClickHouse format, such as CSVWithNames or Vertical")
+	cmd.Flags().StringVar(&file, "file", "", "file that holds the query")
+	return cmd
+}
+
+func runSQL(cmd *cobra.Command, e endpoints.Endpoints, query, format string) error {
+	u := e.ClickHouseHTTP + "/?" + url.Values{"database": {"hone"}, "default_format": {format}}.Encode()
+	query = strings.TrimRight(strings.TrimSpace(query), ";")
+	req, err := http.NewRequestWithContext(cmd.Context(), http.MethodPost, u, strings.NewReader(query))
+	if err != nil {
+		return fmt.Errorf("ask ClickHouse: %w", err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask ClickHouse: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		if err != nil {
+			return fmt.Errorf("read ClickHouse's answer: %w", err)
+		}
+		return fmt.Errorf("ClickHouse: %s", strings.TrimSpace(string(text)))
+	}
+	if _, err := io.Copy(cmd.OutOrStdout(), resp.Body); err != nil {
+		return fmt.Errorf("read ClickHouse's answer: %w", err)
+	}
+	return nil
+}
