@@ -70,7 +70,7 @@ func (c *Cached) Embed(ctx context.Context, texts []string) ([][]float32, error)
 	}
 	out := make([][]float32, len(texts))
 	var missing []string
-	var keys [][sha256.Size]byte                  // of missing
+	var keys [][sha256.Size]byte                 // of missing
 	waiting := make(map[[sha256.Size]byte][]int) // places in out that want the key
 	for i, text := range texts {
 		key := sha256.Sum256([]byte(text))
