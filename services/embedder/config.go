@@ -1,0 +1,122 @@
+package embedder
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/honeloop/hone/pkg/embedding"
+	"github.com/honeloop/hone/pkg/server"
+	"github.com/honeloop/hone/pkg/stream"
+	"github.com/honeloop/hone/pkg/vector"
+)
+
+// Config is the embedder's configuration.
+type Config struct {
+	Server    server.Config    `yaml:"server" envPrefix:"SERVER_"`
+	Kafka     stream.Config    `yaml:"kafka" envPrefix:"KAFKA_"`
+	Weaviate  vector.Config    `yaml:"weaviate" envPrefix:"WEAVIATE_"`
+	Embedding embedding.Config `yaml:"embedding" envPrefix:"EMBEDDING_"`
+	Cases     CasesConfig      `yaml:"cases" envPrefix:"CASES_"`
+	Recall    RecallConfig     `yaml:"recall" envPrefix:"RECALL_"`
+}
+
+// CasesConfig says when a signal belongs to a case.
+type CasesConfig struct {
+	// Cosine similarity to a case's founder from which a signal joins it. 0
+	// means the default of the embedding provider.
+	JoinThreshold float64 `yaml:"join_threshold" env:"JOIN_THRESHOLD"`
+	// Members, over all cases, that are kept in memory; about 1 KB each.
+	CachedMembers int `yaml:"cached_members" env:"CACHED_MEMBERS"`
+	// How long a case is kept before it is read again: how late a change by
+	// another embedder process is seen in a case's counts.
+	CacheTTL time.Duration `yaml:"cache_ttl" env:"CACHE_TTL"`
+}
+
+// RecallConfig says what Recall answers.
+type RecallConfig struct {
+	// Cosine similarity from which a case is returned, where the request says
+	// nothing. 0 means the default of the embedding provider.
+	Threshold float64 `yaml:"threshold" env:"THRESHOLD"`
+	// Longest time of one Recall.
+	Timeout time.Duration `yaml:"timeout" env:"TIMEOUT"`
+	// Calls of Recall and Embed that work at once; the others wait, at most
+	// Timeout.
+	Concurrency int `yaml:"concurrency" env:"CONCURRENCY"`
+	// Longest prompt block, in bytes.
+	PromptBytes int `yaml:"prompt_bytes" env:"PROMPT_BYTES"`
+}
+
+// DefaultConfig listens on ports 9094 and 9194.
+func DefaultConfig() Config {
+	return Config{
+		Server:    server.DefaultConfig(9094, 9194),
+		Kafka:     stream.DefaultConfig(),
+		Weaviate:  vector.DefaultConfig(),
+		Embedding: embedding.DefaultConfig(),
+		Cases:     CasesConfig{CachedMembers: 50_000, CacheTTL: 30 * time.Second},
+		Recall:    RecallConfig{Timeout: time.Second, Concurrency: 64, PromptBytes: 4000},
+	}
+}
+
+// Validate joins all that is wrong.
+func (c Config) Validate() error {
+	errs := []error{
+		prefixed("server", c.Server.Validate()),
+		prefixed("kafka", c.Kafka.Validate()),
+		prefixed("weaviate", c.Weaviate.Validate()),
+		c.Embedding.Validate(), // names its keys in full
+	}
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Cases.JoinThreshold < 0 || c.Cases.JoinThreshold > 1 {
+		bad("cases.join_threshold: %g, want 0 to 1", c.Cases.JoinThreshold)
+	}
+	if c.Cases.CachedMembers < 0 {
+		bad("cases.cached_members: %d, want 0 or more", c.Cases.CachedMembers)
+	}
+	if c.Cases.CacheTTL <= 0 {
+		bad("cases.cache_ttl: want more than 0")
+	}
+	if c.Recall.Threshold < 0 || c.Recall.Threshold > 1 {
+		bad("recall.threshold: %g, want 0 to 1", c.Recall.Threshold)
+	}
+	if c.Recall.Timeout <= 0 {
+		bad("recall.timeout: want more than 0")
+	}
+	if c.Recall.Concurrency < 1 {
+		bad("recall.concurrency: %d, want 1 or more", c.Recall.Concurrency)
+	}
+	if c.Recall.PromptBytes < 500 {
+		bad("recall.prompt_bytes: %d, want 500 or more", c.Recall.PromptBytes)
+	}
+	return errors.Join(errs...)
+}
+
+func prefixed(section string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", section, err)
+}
+
+// thresholds are the similarities to join a case and to recall it.
+type thresholds struct{ join, recall float64 }
+
+// thresholds fills in what is not configured. Cosines of different models are
+// not comparable.
+func (c Config) thresholds() thresholds {
+	var t thresholds
+	switch c.Embedding.Provider {
+	case embedding.ProviderHash:
+		t = thresholds{join: 0.60, recall: 0.40}
+	default:
+		t = thresholds{join: 0.75, recall: 0.55}
+	}
+	if c.Cases.JoinThreshold > 0 {
+		t.join = c.Cases.JoinThreshold
+	}
+	if c.Recall.Threshold > 0 {
+		t.recall = c.Recall.Threshold
+	}
+	return t
+}

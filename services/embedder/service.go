@@ -1,0 +1,170 @@
+// Package embedder finds the case that each signal belongs to, and answers at
+// inference time which known cases a query is near.
+package embedder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"golang.org/x/sync/errgroup"
+
+	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
+	recallv1 "github.com/honeloop/hone/proto/gen/go/hone/recall/v1"
+
+	"github.com/honeloop/hone/pkg/auth"
+	"github.com/honeloop/hone/pkg/embedding"
+	"github.com/honeloop/hone/pkg/server"
+	"github.com/honeloop/hone/pkg/stage"
+	"github.com/honeloop/hone/pkg/stream"
+	"github.com/honeloop/hone/pkg/telemetry"
+	"github.com/honeloop/hone/pkg/vector"
+)
+
+// The consumer groups.
+const (
+	GroupSignals  = "hone-embedder"
+	GroupCuration = "hone-embedder-curation"
+)
+
+// Service is the embedder.
+type Service struct {
+	tel      *telemetry.Telemetry
+	weaviate *vector.Client
+	embedder embedding.Provider
+	pub      *stream.Publisher
+	runners  []*stream.Runner
+	server   *server.Server
+}
+
+// New makes the service. It reads the keys and loads the model, and connects
+// to nothing yet.
+//
+//	hone.signals ──► signals ──┐                  ┌──► hone.cases
+//	                           ├──► Weaviate ─────┤
+//	hone.curation ─► curation ─┘        ▲         └──► hone.cases
+//	                                    │
+//	                gRPC ──► Recall, Embed, GetCase, ListCases
+func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	tel = tel.Named("embedder")
+	keys, err := auth.ReadKeys(cfg.Server.KeysFile)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{tel: tel}
+	if s.weaviate, err = vector.Open(cfg.Weaviate); err != nil {
+		return nil, err
+	}
+	if s.embedder, err = embedding.New(cfg.Embedding, tel); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	if s.pub, err = stream.NewPublisher(cfg.Kafka, tel); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	limits := cfg.thresholds()
+	signals, curation, err := stages(s.weaviate, s.embedder, cfg.Cases, limits.join, tel)
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	for _, r := range []struct {
+		group, topic string
+		stage        stage.Stage
+	}{
+		{GroupSignals, stream.TopicSignals, signals},
+		{GroupCuration, stream.TopicCuration, curation},
+	} {
+		runner, err := stream.NewRunner(stream.DefaultRunnerConfig(r.group, r.topic), cfg.Kafka, r.stage, s.pub, tel)
+		if err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+		s.runners = append(s.runners, runner)
+	}
+	s.server = server.New(cfg.Server, keys, s.Ready, tel)
+	api := newAPI(s.weaviate, s.embedder, limits.recall, cfg.Recall, tel.Log)
+	recallv1.RegisterRecallServiceServer(s.server.GRPC(), api)
+	casesv1.RegisterCaseServiceServer(s.server.GRPC(), api)
+	return s, nil
+}
+
+// stages are the two that change cases. They share a store, so that one case
+// is changed by one of them at a time.
+func stages(ix index, e embedding.Embedder, cfg CasesConfig, join float64, tel *telemetry.Telemetry) (*signals, *curation, error) {
+	placed, err := tel.Meter.Int64Counter("hone.embedder.signals", metric.WithDescription("Signals by what came of them."))
+	if err != nil {
+		return nil, nil, fmt.Errorf("create counter of signals: %w", err)
+	}
+	reviewed, err := tel.Meter.Int64Counter("hone.embedder.curation", metric.WithDescription("Curation events by what came of them."))
+	if err != nil {
+		return nil, nil, fmt.Errorf("create counter of curation events: %w", err)
+	}
+	st := newStore(ix, cfg)
+	return &signals{store: st, embedder: e, join: join, outcomes: placed},
+		&curation{store: st, model: e.Model(), outcomes: reviewed}, nil
+}
+
+// Run serves at once, and consumes as soon as Weaviate has its schema, until
+// ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.server.Run(gctx) })
+	g.Go(func() error {
+		if err := s.awaitSchema(gctx); err != nil {
+			return nil // told to stop before
+		}
+		stages, sctx := errgroup.WithContext(gctx)
+		for _, r := range s.runners {
+			stages.Go(func() error { return r.Run(sctx) })
+		}
+		return stages.Wait()
+	})
+	return errors.Join(g.Wait(), s.close())
+}
+
+// awaitSchema returns when Weaviate is there, or ctx ends.
+func (s *Service) awaitSchema(ctx context.Context) error {
+	const pause, repeat = 200 * time.Millisecond, 10 * time.Second
+	var logged time.Time
+	for {
+		err := s.weaviate.Ready(ctx)
+		if err == nil {
+			return nil
+		}
+		if time.Since(logged) > repeat {
+			s.tel.Log.Info("waiting for weaviate", "error", err)
+			logged = time.Now()
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Ready says whether signals are consumed and Recall can answer.
+func (s *Service) Ready(ctx context.Context) error {
+	errs := []error{s.weaviate.Ready(ctx)}
+	for _, r := range s.runners {
+		errs = append(errs, r.Ready(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Service) close() error {
+	var errs []error
+	if s.pub != nil {
+		errs = append(errs, s.pub.Close())
+	}
+	if s.embedder != nil {
+		errs = append(errs, s.embedder.Close())
+	}
+	if s.weaviate != nil {
+		errs = append(errs, s.weaviate.Close())
+	}
+	return errors.Join(errs...)
+}

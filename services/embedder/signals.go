@@ -1,0 +1,580 @@
+package embedder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
+	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
+
+	"github.com/honeloop/hone/pkg/embedding"
+	"github.com/honeloop/hone/pkg/ids"
+	"github.com/honeloop/hone/pkg/stage"
+	"github.com/honeloop/hone/pkg/stream"
+	"github.com/honeloop/hone/pkg/vector"
+)
+
+const (
+	nearCandidates = 5 // cases that are looked at for a signal
+	nearParallel   = 4 // searches of the index at once
+)
+
+// signals is the stage that gives each signal its case.
+//
+// A batch is done project by project: what the store knows of its signals is
+// read, their queries are embedded, and then, under the project's lock, each
+// signal is assigned in order. Exchanges are written before cases, since a case
+// is summed up from its members' exchanges: after a crash between the two, the
+// repeated signal finds its case older than its exchange says, and writes it.
+type signals struct {
+	store    *store
+	embedder embedding.Embedder
+	join     float64
+	outcomes metric.Int64Counter
+}
+
+// task is one signal of a batch.
+type task struct {
+	signal *signalv1.Signal
+	record stage.Record
+	query  string
+	vector []float32 // nil where the signal needs no place
+	near   []string  // cases near it, most similar first
+	looked bool      // near is set
+	out    []*casesv1.CaseSignal
+}
+
+// Process implements stage.Stage.
+func (s *signals) Process(ctx context.Context, in []stage.Record) ([]stage.Record, error) {
+	var failed *stage.BatchError
+	var tasks []*task
+	projects := map[string][]*task{}
+	var order []string
+	for i, r := range in {
+		t := &task{signal: &signalv1.Signal{}, record: r}
+		if err := t.decode(r.Value); err != nil {
+			failed = failed.Fail(i, err)
+			continue
+		}
+		project := t.signal.GetProjectId()
+		if projects[project] == nil {
+			order = append(order, project)
+		}
+		projects[project] = append(projects[project], t)
+		tasks = append(tasks, t)
+	}
+
+	stored := map[string]map[string]*casesv1.Exchange{} // by project, by signal
+	for _, project := range order {
+		known, err := s.readExchanges(ctx, project, projects[project])
+		if err != nil {
+			return nil, err
+		}
+		stored[project] = known
+	}
+	if err := s.embed(ctx, tasks, stored); err != nil {
+		return nil, err
+	}
+	for _, project := range order {
+		if err := s.assign(ctx, project, projects[project], stored[project]); err != nil {
+			return nil, err
+		}
+	}
+
+	var out []stage.Record
+	for _, t := range tasks {
+		for _, message := range t.out {
+			r, err := caseRecord(message, stream.SessionKey(t.signal.GetProjectId(), t.signal.GetSessionId()), t.record)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, r)
+		}
+	}
+	return out, failed.ErrorOrNil()
+}
+
+func (t *task) decode(value []byte) error {
+	if err := proto.Unmarshal(value, t.signal); err != nil {
+		return fmt.Errorf("decode signal: %w", err)
+	}
+	s := t.signal
+	switch {
+	case s.GetProjectId() == "":
+		return errors.New("signal without project_id")
+	case s.GetSignalId() == "":
+		return errors.New("signal without signal_id")
+	case s.GetRevision() == 0:
+		return errors.New("signal without revision")
+	case s.GetPolarity() != positive && s.GetPolarity() != negative && s.GetPolarity() != neutral && !s.GetWithdrawn():
+		return fmt.Errorf("signal with polarity %q, want positive, negative or neutral", s.GetPolarity())
+	}
+	t.query = queryText(s)
+	return nil
+}
+
+func (s *signals) readExchanges(ctx context.Context, project string, tasks []*task) (map[string]*casesv1.Exchange, error) {
+	var names []string
+	for _, t := range tasks {
+		names = append(names, t.signal.GetSignalId())
+	}
+	slices.Sort(names)
+	objects, err := s.store.index.Get(ctx, vector.Exchanges, project, uuids(project, slices.Compact(names)), false)
+	if err != nil {
+		return nil, fmt.Errorf("read exchanges: %w", err)
+	}
+	known := make(map[string]*casesv1.Exchange, len(objects))
+	for _, o := range objects {
+		e, err := decodeExchange(o)
+		if err != nil {
+			return nil, err
+		}
+		known[e.GetPublished().GetSignal().GetSignalId()] = e
+	}
+	return known, nil
+}
+
+// embed gives a vector to every task that may need a place, in one call.
+func (s *signals) embed(ctx context.Context, tasks []*task, stored map[string]map[string]*casesv1.Exchange) error {
+	at := map[string]int{}
+	var texts []string
+	var wanting []*task
+	for _, t := range tasks {
+		last := stored[t.signal.GetProjectId()][t.signal.GetSignalId()].GetPublished().GetSignal().GetRevision()
+		if t.signal.GetRevision() <= last || t.signal.GetWithdrawn() || t.query == "" {
+			continue
+		}
+		wanting = append(wanting, t)
+		if _, ok := at[t.query]; !ok {
+			at[t.query] = len(texts)
+			texts = append(texts, t.query)
+		}
+	}
+	if len(texts) == 0 {
+		return nil
+	}
+	vectors, err := s.embedder.Embed(ctx, texts)
+	if err != nil {
+		return fmt.Errorf("embed queries: %w", err)
+	}
+	for _, t := range wanting {
+		t.vector = vectors[at[t.query]]
+	}
+	return nil
+}
+
+// assignment is the work on one project's part of a batch.
+type assignment struct {
+	*signals
+	project string
+	known   map[string]*casesv1.Exchange // the newest of each signal
+	cases   map[string]*caseState        // all that were looked at; nil where there is none
+	opened  []*caseState                 // those that became alive in this batch, which the index does not find yet
+	wrote   map[string]*task             // signals whose exchange changed
+	order   []string                     // those signals, a case's founder before those who joined it
+	counts  map[string]int64
+}
+
+// assign places a project's signals, in order, and makes it durable.
+func (s *signals) assign(ctx context.Context, project string, tasks []*task, known map[string]*casesv1.Exchange) error {
+	a := &assignment{
+		signals: s, project: project, known: known,
+		cases: map[string]*caseState{}, wrote: map[string]*task{}, counts: map[string]int64{},
+	}
+	unlock, err := s.store.locks.lock(ctx, project)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := a.prepare(ctx, tasks); err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		outcome, err := a.place(ctx, t)
+		if err != nil {
+			return fmt.Errorf("place signal %s: %w", t.signal.GetSignalId(), err)
+		}
+		a.counts[outcome]++
+	}
+	if err := a.write(ctx); err != nil {
+		return err
+	}
+	for outcome, n := range a.counts {
+		s.outcomes.Add(ctx, n, metric.WithAttributes(attribute.String("outcome", outcome)))
+	}
+	return nil
+}
+
+// prepare reads the cases that the batch will look at, many at a time.
+func (a *assignment) prepare(ctx context.Context, tasks []*task) error {
+	var searching []*task
+	var wanted []string
+	var repeated []*casesv1.Exchange
+	for _, t := range tasks {
+		last := a.known[t.signal.GetSignalId()]
+		if stored := last.GetPublished().GetSignal().GetRevision(); t.signal.GetRevision() <= stored {
+			repeated = append(repeated, last)
+			continue
+		}
+		if id := memberCase(last); id != "" {
+			wanted = append(wanted, id)
+		}
+		if t.vector != nil && !stays(last, t) {
+			searching = append(searching, t)
+		}
+	}
+	if err := a.search(ctx, searching); err != nil {
+		return err
+	}
+	for _, t := range searching {
+		if len(t.near) > 0 {
+			wanted = append(wanted, t.near[0])
+		}
+		if t.signal.GetPolarity() == negative {
+			wanted = append(wanted, foundedBy(t.signal))
+		}
+	}
+	if err := a.load(ctx, wanted); err != nil {
+		return err
+	}
+	return a.repair(ctx, repeated)
+}
+
+// repair writes again the cases that are older than what the exchanges of
+// repeated signals say: a crash kept them from being written.
+func (a *assignment) repair(ctx context.Context, repeated []*casesv1.Exchange) error {
+	said := map[string]*casesv1.Case{}
+	for _, e := range repeated {
+		for _, c := range []*casesv1.Case{e.GetPublished().GetCase(), e.GetLeft()} {
+			if c != nil && c.GetVersion() > said[c.GetCaseId()].GetVersion() {
+				said[c.GetCaseId()] = c
+			}
+		}
+	}
+	stored, err := a.store.versions(ctx, a.project, slices.Collect(maps.Keys(said)))
+	if err != nil {
+		return err
+	}
+	for id, c := range said {
+		if stored[id] >= c.GetVersion() {
+			continue
+		}
+		state, err := a.load1(ctx, id)
+		if err != nil {
+			return err
+		}
+		if state == nil {
+			// It never was written: its title is the founder's query.
+			vectors, err := a.embedder.Embed(ctx, []string{c.GetTitle()})
+			if err != nil {
+				return fmt.Errorf("embed title: %w", err)
+			}
+			state = &caseState{id: id, project: a.project, title: c.GetTitle(), vector: vectors[0], members: map[string]member{}, loadedAt: time.Now()}
+			a.cases[id] = state
+			if err := a.store.readMembers(ctx, a.project, []string{id}, a.cases); err != nil {
+				return err
+			}
+		}
+		state.version = max(state.version, c.GetVersion())
+		state.changed = true
+		a.counts["repaired"]++
+	}
+	return nil
+}
+
+// search finds the cases near each task, once for equal queries.
+func (a *assignment) search(ctx context.Context, tasks []*task) error {
+	at := map[string]int{}
+	var distinct []*task
+	for _, t := range tasks {
+		if _, ok := at[t.query]; !ok {
+			at[t.query] = len(distinct)
+			distinct = append(distinct, t)
+		}
+	}
+	results := make([][]string, len(distinct))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(nearParallel)
+	for i, t := range distinct {
+		g.Go(func() error {
+			matches, err := a.store.index.Near(gctx, vector.Cases, a.project, vector.NearQuery{
+				// Slightly less, since the similarity is computed anew below.
+				Vector: t.vector, Limit: nearCandidates, MinSimilarity: a.join - 1e-3,
+			})
+			if err != nil {
+				return fmt.Errorf("search cases: %w", err)
+			}
+			for _, m := range matches {
+				var c casesv1.Case
+				if err := proto.Unmarshal(m.Payload, &c); err != nil {
+					return fmt.Errorf("decode case %s: %w", m.ID, err)
+				}
+				results[i] = append(results[i], c.GetCaseId())
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		t.near, t.looked = results[at[t.query]], true
+	}
+	return nil
+}
+
+// load brings cases into a.cases.
+func (a *assignment) load(ctx context.Context, caseIDs []string) error {
+	var missing []string
+	for _, id := range caseIDs {
+		if _, ok := a.cases[id]; !ok {
+			a.cases[id] = nil // asked for once
+			missing = append(missing, id)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	cases, err := a.store.take(ctx, a.project, missing)
+	if err != nil {
+		return err
+	}
+	for _, id := range missing {
+		a.cases[id] = cases[id]
+	}
+	return nil
+}
+
+func (a *assignment) load1(ctx context.Context, id string) (*caseState, error) {
+	if err := a.load(ctx, []string{id}); err != nil {
+		return nil, err
+	}
+	return a.cases[id], nil
+}
+
+// place gives one signal its case, and says what came of it.
+//
+// A negative signal joins the nearest case, or founds one; the others join the
+// nearest case, or none. Whose polarity and query did not change stays where
+// it is.
+func (a *assignment) place(ctx context.Context, t *task) (outcome string, err error) {
+	s := t.signal
+	last := a.known[s.GetSignalId()]
+	switch stored := last.GetPublished().GetSignal().GetRevision(); {
+	case s.GetRevision() < stored:
+		return "outdated", nil
+	case s.GetRevision() == stored:
+		t.publish(last)
+		return "repeated", nil
+	}
+
+	var old *caseState
+	if id := memberCase(last); id != "" {
+		if old, err = a.load1(ctx, id); err != nil {
+			return "", err
+		}
+	}
+	target := old
+	if old == nil || !old.alive() || !stays(last, t) {
+		if old != nil {
+			old.drop(s.GetSignalId())
+		}
+		if target, outcome, err = a.choose(ctx, t); err != nil {
+			return "", err
+		}
+	} else {
+		outcome = "stayed"
+	}
+
+	message := &casesv1.CaseSignal{Signal: s}
+	exchange := &casesv1.Exchange{Published: message}
+	if target != nil {
+		target.set(s.GetSignalId(), memberOf(s))
+		target.touch()
+		message.Case = target.snapshot()
+		message.Similarity = similarity(t.vector, target.vector)
+		message.Founded = target.id == foundedBy(s)
+	}
+	if old != nil && old != target {
+		old.touch()
+		if s.GetWithdrawn() {
+			message.Case = old.snapshot()
+		} else {
+			exchange.Left = old.snapshot()
+		}
+	}
+	t.publish(exchange)
+	a.known[s.GetSignalId()] = &casesv1.Exchange{
+		Published: &casesv1.CaseSignal{Signal: reduced(s), Case: message.Case, Similarity: message.Similarity, Founded: message.Founded},
+		Left:      exchange.Left,
+	}
+	if a.wrote[s.GetSignalId()] == nil {
+		a.order = append(a.order, s.GetSignalId())
+	}
+	a.wrote[s.GetSignalId()] = t
+	return outcome, nil
+}
+
+// publish sets what goes out for a signal: itself with its case, and the case
+// that it left.
+func (t *task) publish(e *casesv1.Exchange) {
+	p := e.GetPublished()
+	t.out = []*casesv1.CaseSignal{{Signal: t.signal, Case: p.GetCase(), Similarity: p.GetSimilarity(), Founded: p.GetFounded()}}
+	if left := e.GetLeft(); left != nil {
+		t.out = append(t.out, &casesv1.CaseSignal{Case: left})
+	}
+}
+
+// choose finds the case that a signal joins; nil for none. It may be a new one.
+func (a *assignment) choose(ctx context.Context, t *task) (*caseState, string, error) {
+	if t.signal.GetWithdrawn() {
+		return nil, "withdrawn", nil
+	}
+	if t.vector == nil {
+		return nil, "no_query", nil
+	}
+	best, full, err := a.nearest(ctx, t)
+	if err != nil {
+		return nil, "", err
+	}
+	if best != nil {
+		return best, "joined", nil
+	}
+	if t.signal.GetPolarity() != negative {
+		return nil, "apart", nil
+	}
+
+	id := foundedBy(t.signal)
+	c, err := a.load1(ctx, id)
+	if err != nil {
+		return nil, "", err
+	}
+	if c != nil && c.alive() {
+		// It founded this case before, with another query, and others joined:
+		// the case keeps its meaning and its founder.
+		return c, "joined", nil
+	}
+	if c == nil {
+		c = &caseState{id: id, project: a.project, members: map[string]member{}}
+		a.cases[id] = c
+	}
+	c.title, c.vector, c.loadedAt = shorten(t.query, maxShort), t.vector, time.Now()
+	a.opened = append(a.opened, c)
+	if full {
+		return c, "founded_beside_full", nil
+	}
+	return c, "founded", nil
+}
+
+// nearest is the most similar case that takes the signal; nil where none is
+// near enough. full says that a full one was passed over.
+func (a *assignment) nearest(ctx context.Context, t *task) (best *caseState, full bool, err error) {
+	if !t.looked {
+		if err := a.search(ctx, []*task{t}); err != nil {
+			return nil, false, err
+		}
+	}
+	candidates := slices.Clone(a.opened)
+	for _, id := range t.near {
+		c, err := a.load1(ctx, id)
+		if err != nil {
+			return nil, false, err
+		}
+		if c == nil || !c.alive() {
+			continue
+		}
+		candidates = append(candidates, c)
+		if !c.full() {
+			break // the others are farther
+		}
+	}
+	var top float64
+	for _, c := range candidates {
+		if !c.alive() {
+			continue
+		}
+		switch near := similarity(t.vector, c.vector); {
+		case near < a.join:
+		case c.full():
+			full = true
+		case best == nil, near > top, near == top && c.id < best.id:
+			best, top = c, near
+		}
+	}
+	return best, full, nil
+}
+
+// write makes exchanges, then cases, durable.
+func (a *assignment) write(ctx context.Context) error {
+	var objects []vector.Object
+	for _, id := range a.order {
+		e, t := a.known[id], a.wrote[id]
+		data, err := encode(e)
+		if err != nil {
+			return fmt.Errorf("encode exchange %s: %w", id, err)
+		}
+		s := e.GetPublished().GetSignal()
+		objects = append(objects, vector.Object{
+			ID: ids.UUID(a.project, id), Vector: t.vector, Payload: data,
+			Properties: map[string]any{
+				"signal_id": id, "case_id": memberCase(e), "session_id": s.GetSessionId(), "user_id": s.GetUserId(),
+				"polarity": s.GetPolarity(), "withdrawn": s.GetWithdrawn(), "occurred_at": s.GetOccurredAt().AsTime(),
+				"embedding_model": a.embedder.Model(),
+			},
+		})
+	}
+	if err := a.store.index.Upsert(ctx, vector.Exchanges, a.project, objects); err != nil {
+		return fmt.Errorf("write exchanges: %w", err)
+	}
+	maps.DeleteFunc(a.cases, func(_ string, c *caseState) bool { return c == nil })
+	if err := a.store.writeCases(ctx, a.project, a.cases, a.embedder.Model()); err != nil {
+		return err
+	}
+	a.store.put(a.cases)
+	return nil
+}
+
+// foundedBy is the id of the case that a signal founds, if it founds one.
+func foundedBy(s *signalv1.Signal) string {
+	return ids.Derive("cs", s.GetProjectId(), s.GetSignalId())
+}
+
+// stays says whether a new revision changes nothing that places a signal.
+func stays(last *casesv1.Exchange, t *task) bool {
+	before := last.GetPublished().GetSignal()
+	return memberCase(last) != "" && !t.signal.GetWithdrawn() &&
+		(before.GetPolarity() == negative) == (t.signal.GetPolarity() == negative) &&
+		before.GetInteraction().GetQuery() == t.query
+}
+
+// similarity is the cosine of two vectors, 0 where one is missing.
+func similarity(a, b []float32) float64 {
+	if len(a) == 0 || len(a) != len(b) {
+		return 0
+	}
+	return embedding.Similarity(a, b)
+}
+
+// caseRecord is a record of hone.cases.
+func caseRecord(m *casesv1.CaseSignal, key []byte, cause stage.Record) (stage.Record, error) {
+	value, err := encode(m)
+	if err != nil {
+		return stage.Record{}, fmt.Errorf("encode case signal: %w", err)
+	}
+	r := stage.Record{Topic: stream.TopicCases, Key: key, Value: value}
+	for _, h := range cause.Headers {
+		if h.Key == "traceparent" || h.Key == "tracestate" {
+			r.Headers = append(r.Headers, stage.Header{Key: h.Key, Value: slices.Clone(h.Value)})
+		}
+	}
+	return r, nil
+}

@@ -1,0 +1,324 @@
+package embedder
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
+	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
+
+	"github.com/honeloop/hone/pkg/ids"
+	"github.com/honeloop/hone/pkg/vector"
+)
+
+// index is the part of vector.Client that the embedder uses. What a write
+// returned nil for is seen by every later read.
+type index interface {
+	Upsert(ctx context.Context, collection, project string, objects []vector.Object) error
+	Get(ctx context.Context, collection, project string, objectIDs []string, vectors bool) (map[string]vector.Object, error)
+	Near(ctx context.Context, collection, project string, q vector.NearQuery) ([]vector.Match, error)
+	List(ctx context.Context, collection, project string, q vector.ListQuery) ([]vector.Object, error)
+}
+
+// store reads and writes cases and their members. A project's cases are
+// changed only while its lock is held.
+type store struct {
+	index index
+	cache *caseCache
+	locks projectLocks
+}
+
+func newStore(ix index, cfg CasesConfig) *store {
+	return &store{index: ix, cache: newCaseCache(cfg.CachedMembers, cfg.CacheTTL), locks: newProjectLocks()}
+}
+
+// take gives the cases that exist, with their members and answers, and gives
+// up the cached ones: put returns them after a successful write, so an error
+// leaves nothing stale.
+func (s *store) take(ctx context.Context, project string, caseIDs []string) (map[string]*caseState, error) {
+	cases := map[string]*caseState{}
+	var missing []string
+	for _, id := range caseIDs {
+		if c := s.cache.take(project, id); c != nil {
+			cases[id] = c
+		} else {
+			missing = append(missing, id)
+		}
+	}
+	if err := s.read(ctx, project, missing, cases); err != nil {
+		return nil, err
+	}
+	// Answers are read each time: another process may have written them.
+	answers, err := readAnswers(ctx, s.index, project, caseIDs)
+	if err != nil {
+		return nil, err
+	}
+	for id, c := range cases {
+		c.answer = answers[id]
+	}
+	return cases, nil
+}
+
+func (s *store) put(cases map[string]*caseState) {
+	for _, c := range cases {
+		c.changed, c.shown = false, c.answer.GetReviewDecided().GetReviewId()
+		s.cache.put(c)
+	}
+}
+
+func (s *store) read(ctx context.Context, project string, caseIDs []string, into map[string]*caseState) error {
+	if len(caseIDs) == 0 {
+		return nil
+	}
+	objects, err := s.index.Get(ctx, vector.Cases, project, uuids(project, caseIDs), true)
+	if err != nil {
+		return fmt.Errorf("read cases: %w", err)
+	}
+	now := time.Now()
+	var found []string
+	for _, o := range objects {
+		var c casesv1.Case
+		if err := proto.Unmarshal(o.Payload, &c); err != nil {
+			return fmt.Errorf("decode case %s: %w", o.ID, err)
+		}
+		into[c.GetCaseId()] = &caseState{
+			id: c.GetCaseId(), project: project, title: c.GetTitle(), version: c.GetVersion(),
+			vector: o.Vector, members: map[string]member{}, shown: c.GetReviewId(), loadedAt: now,
+		}
+		found = append(found, c.GetCaseId())
+	}
+	return s.readMembers(ctx, project, found, into)
+}
+
+// versions are those of the cases that exist, as they are stored.
+func (s *store) versions(ctx context.Context, project string, caseIDs []string) (map[string]uint64, error) {
+	if len(caseIDs) == 0 {
+		return nil, nil
+	}
+	objects, err := s.index.Get(ctx, vector.Cases, project, uuids(project, caseIDs), false)
+	if err != nil {
+		return nil, fmt.Errorf("read cases: %w", err)
+	}
+	versions := map[string]uint64{}
+	for _, o := range objects {
+		var c casesv1.Case
+		if err := proto.Unmarshal(o.Payload, &c); err != nil {
+			return nil, fmt.Errorf("decode case %s: %w", o.ID, err)
+		}
+		versions[c.GetCaseId()] = c.GetVersion()
+	}
+	return versions, nil
+}
+
+// casesPerRead is the number of cases whose members are asked for at once.
+const casesPerRead = 50
+
+func (s *store) readMembers(ctx context.Context, project string, caseIDs []string, into map[string]*caseState) error {
+	for len(caseIDs) > 0 {
+		n := min(casesPerRead, len(caseIDs))
+		objects, err := s.index.List(ctx, vector.Exchanges, project, vector.ListQuery{
+			Filter: vector.In("case_id", caseIDs[:n]...), Limit: vector.MaxResults,
+		})
+		if err != nil {
+			return fmt.Errorf("read members of cases: %w", err)
+		}
+		if len(objects) == vector.MaxResults && n > 1 {
+			// Some may be missing: ask for each case by itself.
+			for _, id := range caseIDs[:n] {
+				if err := s.readMembers(ctx, project, []string{id}, into); err != nil {
+					return err
+				}
+			}
+			caseIDs = caseIDs[n:]
+			continue
+		}
+		for _, o := range objects {
+			e, err := decodeExchange(o)
+			if err != nil {
+				return err
+			}
+			if c := into[memberCase(e)]; c != nil {
+				c.set(e.GetPublished().GetSignal().GetSignalId(), memberOf(e.GetPublished().GetSignal()))
+				// After a crash the case may be older than its members.
+				c.version = max(c.version, e.GetPublished().GetCase().GetVersion())
+			}
+		}
+		caseIDs = caseIDs[n:]
+	}
+	return nil
+}
+
+// writeCases stores cases as they stand. One without negative signals keeps no
+// vector, so that nothing finds it.
+func (s *store) writeCases(ctx context.Context, project string, cases map[string]*caseState, model string) error {
+	var objects []vector.Object
+	for _, c := range cases {
+		if !c.changed {
+			continue
+		}
+		snapshot := c.snapshot()
+		o, err := caseObject(snapshot, model)
+		if err != nil {
+			return err
+		}
+		if c.alive() {
+			o.Vector = c.vector
+		}
+		objects = append(objects, o)
+	}
+	if err := s.index.Upsert(ctx, vector.Cases, project, objects); err != nil {
+		return fmt.Errorf("write cases: %w", err)
+	}
+	return nil
+}
+
+func caseObject(c *casesv1.Case, model string) (vector.Object, error) {
+	data, err := encode(c)
+	if err != nil {
+		return vector.Object{}, fmt.Errorf("encode case %s: %w", c.GetCaseId(), err)
+	}
+	return vector.Object{
+		ID: ids.UUID(c.GetProjectId(), c.GetCaseId()), Payload: data,
+		Properties: map[string]any{
+			"case_id": c.GetCaseId(), "state": c.GetState(), "severity": c.GetSeverity(),
+			"negatives": int(c.GetNegatives()), "last_seen": c.GetLastSeen().AsTime(), "embedding_model": model,
+		},
+	}, nil
+}
+
+func readAnswers(ctx context.Context, ix index, project string, caseIDs []string) (map[string]*curationv1.CurationEvent, error) {
+	if len(caseIDs) == 0 {
+		return nil, nil
+	}
+	objects, err := ix.Get(ctx, vector.Answers, project, uuids(project, caseIDs), false)
+	if err != nil {
+		return nil, fmt.Errorf("read answers: %w", err)
+	}
+	answers := map[string]*curationv1.CurationEvent{}
+	for _, id := range caseIDs {
+		o, ok := objects[ids.UUID(project, id)]
+		if !ok {
+			continue
+		}
+		var e curationv1.CurationEvent
+		if err := proto.Unmarshal(o.Payload, &e); err != nil {
+			return nil, fmt.Errorf("decode answer of case %s: %w", id, err)
+		}
+		answers[id] = &e
+	}
+	return answers, nil
+}
+
+func decodeExchange(o vector.Object) (*casesv1.Exchange, error) {
+	var e casesv1.Exchange
+	if err := proto.Unmarshal(o.Payload, &e); err != nil {
+		return nil, fmt.Errorf("decode exchange %s: %w", o.ID, err)
+	}
+	return &e, nil
+}
+
+// memberCase is the case that a stored signal belongs to; empty for none. A
+// withdrawn one names the case that it left.
+func memberCase(e *casesv1.Exchange) string {
+	if e.GetPublished().GetSignal().GetWithdrawn() {
+		return ""
+	}
+	return e.GetPublished().GetCase().GetCaseId()
+}
+
+// encode is deterministic, so that the same result is the same bytes.
+func encode(m proto.Message) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
+}
+
+func uuids(project string, names []string) []string {
+	out := make([]string, 0, len(names))
+	for _, n := range names {
+		out = append(out, ids.UUID(project, n))
+	}
+	return out
+}
+
+// projectLocks lets one goroutine at a time change a project's cases. A few
+// projects share a lock.
+type projectLocks struct {
+	seed  maphash.Seed
+	locks [64]chan struct{}
+}
+
+func newProjectLocks() projectLocks {
+	l := projectLocks{seed: maphash.MakeSeed()}
+	for i := range l.locks {
+		l.locks[i] = make(chan struct{}, 1)
+	}
+	return l
+}
+
+func (l *projectLocks) lock(ctx context.Context, project string) (unlock func(), err error) {
+	c := l.locks[maphash.String(l.seed, project)%uint64(len(l.locks))]
+	select {
+	case c <- struct{}{}:
+		return func() { <-c }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for project: %w", ctx.Err())
+	}
+}
+
+// caseCache keeps cases, least recently used out first, up to a number of
+// members, for a time.
+type caseCache struct {
+	limit int
+	ttl   time.Duration
+
+	mu      sync.Mutex
+	size    int
+	entries map[string]*list.Element
+	recent  *list.List // of *caseState, most recent first
+}
+
+func newCaseCache(limit int, ttl time.Duration) *caseCache {
+	return &caseCache{limit: limit, ttl: ttl, entries: map[string]*list.Element{}, recent: list.New()}
+}
+
+// weight counts a case's vector and texts as one member.
+func weight(c *caseState) int { return len(c.members) + 1 }
+
+func (k *caseCache) take(project, id string) *caseState {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e, ok := k.entries[project+"\x00"+id]
+	if !ok {
+		return nil
+	}
+	c := k.remove(e)
+	if time.Since(c.loadedAt) > k.ttl {
+		return nil
+	}
+	return c
+}
+
+func (k *caseCache) put(c *caseState) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if e, ok := k.entries[c.project+"\x00"+c.id]; ok {
+		k.remove(e)
+	}
+	k.entries[c.project+"\x00"+c.id] = k.recent.PushFront(c)
+	k.size += weight(c)
+	for k.size > k.limit && k.recent.Len() > 0 {
+		k.remove(k.recent.Back())
+	}
+}
+
+func (k *caseCache) remove(e *list.Element) *caseState {
+	c := k.recent.Remove(e).(*caseState)
+	delete(k.entries, c.project+"\x00"+c.id)
+	k.size -= weight(c)
+	return c
+}
