@@ -111,11 +111,17 @@ func NewPublisher(cfg Config, tel *telemetry.Telemetry) (*Publisher, error) {
 }
 
 // Publish writes the records and returns nil once Kafka has all of them on all
-// in-sync replicas. It takes at most the configured time-out. A *TooLargeError
-// and ErrOverloaded come before anything is written; else the error is a
+// in-sync replicas. It takes at most the configured time-out. A *TooLargeError,
+// ErrOverloaded and ErrClosed come before anything is written; else the error is a
 // *PublishError, and where its cause is ErrUnavailable the record may still
 // have been written. Nobody may change the records' bytes afterwards.
 func (p *Publisher) Publish(ctx context.Context, recs ...stage.Record) error {
+	p.mu.Lock()
+	closed := p.closed
+	p.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.PublishTimeout)
 	defer cancel()
 	for i := range recs {

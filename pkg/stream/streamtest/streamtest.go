@@ -3,6 +3,7 @@ package streamtest
 
 import (
 	"context"
+	"net"
 	"testing"
 	"time"
 
@@ -21,7 +22,11 @@ const wait = 30 * time.Second
 type Broker struct {
 	// Cluster injects faults: see its ControlKey.
 	Cluster *kfake.Cluster
-	cfg     stream.Config
+
+	cfg   stream.Config
+	dir   string
+	port  int
+	kfake []kfake.Opt
 }
 
 // Option changes a Broker.
@@ -47,19 +52,38 @@ func StartBroker(t testing.TB, opts ...Option) *Broker {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, o.kfake...)...)
-	if err != nil {
-		t.Fatalf("start broker: %v", err)
-	}
-	t.Cleanup(cluster.Close)
-	b := &Broker{Cluster: cluster, cfg: stream.DefaultConfig()}
-	b.cfg.Brokers = cluster.ListenAddrs()
+	b := &Broker{cfg: stream.DefaultConfig(), dir: t.TempDir(), kfake: o.kfake}
+	b.Start(t)
+	t.Cleanup(func() { b.Cluster.Close() })
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	if err := stream.EnsureTopics(ctx, b.cfg, o.partitions, 1); err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// Stop is what a crash of the broker looks like to clients. Its data stays.
+func (b *Broker) Stop(testing.TB) { b.Cluster.Close() }
+
+// Start runs a stopped broker again, on the same address.
+func (b *Broker) Start(t testing.TB) {
+	t.Helper()
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.DataDir(b.dir)}
+	if b.port != 0 {
+		opts = append(opts, kfake.Ports(b.port))
+	}
+	cluster, err := kfake.NewCluster(append(opts, b.kfake...)...)
+	if err != nil {
+		t.Fatalf("start broker: %v", err)
+	}
+	b.Cluster = cluster
+	b.cfg.Brokers = cluster.ListenAddrs()
+	if addr, err := net.ResolveTCPAddr("tcp", b.cfg.Brokers[0]); err != nil {
+		t.Fatal(err)
+	} else {
+		b.port = addr.Port
+	}
 }
 
 // Config reaches the broker.
