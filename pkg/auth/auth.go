@@ -46,6 +46,12 @@ type Key struct {
 	Origins   []string `yaml:"origins,omitempty"`
 }
 
+// AllowsOrigin says whether pages of an origin, such as "https://shop.example",
+// may use a publishable key. "*" in Origins allows every origin.
+func (k Key) AllowsOrigin(origin string) bool {
+	return slices.Contains(k.Origins, origin) || slices.Contains(k.Origins, "*")
+}
+
 // ErrUnknownKey is the answer to a key that is missing, malformed or not known.
 var ErrUnknownKey = errors.New("the key is missing or not known: send a key of this project as 'Authorization: Bearer <key>'")
 
@@ -154,6 +160,12 @@ func (k *Keys) Authenticate(secret string) (Key, error) {
 		return Key{}, ErrUnknownKey
 	}
 	return k.keys[found], nil
+}
+
+// AllowsOrigin says whether any key allows an origin: what a browser asks before
+// it sends the key.
+func (k *Keys) AllowsOrigin(origin string) bool {
+	return slices.ContainsFunc(k.keys, func(key Key) bool { return key.AllowsOrigin(origin) })
 }
 
 // Bearer is the token of an Authorization header; empty where there is none.

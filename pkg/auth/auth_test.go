@@ -73,3 +73,25 @@ func TestInterceptorGivesEachKindItsRights(t *testing.T) {
 		})
 	}
 }
+
+func TestOriginsAreMatchedWhole(t *testing.T) {
+	listed := Key{Kind: Publishable, Origins: []string{"https://shop.example"}}
+	every := Key{Kind: Publishable, Origins: []string{"*"}}
+	for origin, want := range map[string]bool{
+		"https://shop.example":      true,
+		"https://shop.example.evil": false,
+		"http://shop.example":       false,
+		"https://shop.example:8443": false,
+		"null":                      false,
+	} {
+		if got := listed.AllowsOrigin(origin); got != want {
+			t.Errorf("AllowsOrigin(%q) = %v, want %v", origin, got, want)
+		}
+		if !every.AllowsOrigin(origin) {
+			t.Errorf("* does not allow %q", origin)
+		}
+		if (Key{Kind: Publishable}).AllowsOrigin(origin) {
+			t.Errorf("a key without origins allows %q", origin)
+		}
+	}
+}

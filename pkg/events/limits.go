@@ -10,7 +10,8 @@ import (
 type Limits struct {
 	// Events of one request.
 	Batch int `yaml:"batch" env:"BATCH"`
-	// Bytes of one event, as protobuf. Kafka refuses records over about 1 MB.
+	// Bytes of one event, as protobuf. Kafka takes records of about 1 MB, and a
+	// signal carries up to three events: two interactions and a feedback.
 	EventBytes int `yaml:"event_bytes" env:"EVENT_BYTES"`
 	// Bytes of an id.
 	IDBytes int `yaml:"id_bytes" env:"ID_BYTES"`
@@ -28,10 +29,10 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Batch:      1000,
-		EventBytes: 1_000_000,
+		EventBytes: 300_000,
 		IDBytes:    256,
 		LabelBytes: 256,
-		TextBytes:  500_000,
+		TextBytes:  200_000,
 		Items:      256,
 		ClockSkew:  5 * time.Minute,
 	}

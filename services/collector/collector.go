@@ -1,0 +1,159 @@
+// Package collector is the front door: it authenticates, checks, makes durable
+// and only then answers. It also is the gateway to the other services.
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc"
+
+	"github.com/honeloop/hone/pkg/auth"
+	"github.com/honeloop/hone/pkg/events"
+	"github.com/honeloop/hone/pkg/server"
+	"github.com/honeloop/hone/pkg/stream"
+	"github.com/honeloop/hone/pkg/telemetry"
+	collectorv1 "github.com/honeloop/hone/proto/gen/go/hone/collector/v1"
+	"github.com/honeloop/hone/services/collector/internal/gateway"
+	"github.com/honeloop/hone/services/collector/internal/openapi"
+)
+
+// maxMessage bounds a gRPC message from an upstream, in bytes. It is what
+// pkg/server lets in.
+const maxMessage = 32 << 20
+
+// Service is one collector.
+type Service struct {
+	cfg      Config
+	tel      *telemetry.Telemetry
+	server   *server.Server
+	handler  *handler
+	gateway  *gateway.Gateway
+	closer   io.Closer // the publisher
+	draining atomic.Bool
+	serving  atomic.Bool
+}
+
+// New reads the keys and connects to nothing yet. Run must be called, or what
+// New has opened stays open.
+func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("create collector: %w", err)
+	}
+	keys, err := auth.ReadKeys(cfg.Server.KeysFile)
+	if err != nil {
+		return nil, fmt.Errorf("create collector: %w", err)
+	}
+	publisher, err := stream.NewPublisher(cfg.Kafka, tel)
+	if err != nil {
+		return nil, fmt.Errorf("create collector: %w", err)
+	}
+	s, err := newService(cfg, keys, publisher, publisher, tel)
+	if err != nil {
+		return nil, fmt.Errorf("create collector: %w", errors.Join(err, publisher.Close()))
+	}
+	return s, nil
+}
+
+func newService(cfg Config, keys *auth.Keys, publisher Publisher, closer io.Closer, tel *telemetry.Telemetry) (*Service, error) {
+	m, err := newMetrics(tel)
+	if err != nil {
+		return nil, err
+	}
+	decoder, err := events.NewDecoder(cfg.Limits)
+	if err != nil {
+		return nil, err
+	}
+	document, err := openapi.Document()
+	if err != nil {
+		return nil, err
+	}
+	gw, err := gateway.New(gateway.Config{
+		Upstreams: cfg.Upstreams, Timeout: cfg.GatewayTimeout, StreamWriteTimeout: cfg.WriteTimeout,
+		MaxBody: cfg.MaxBody, MaxMessage: maxMessage, MaxInFlight: cfg.MaxInFlight,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, tel: tel, gateway: gw, closer: closer}
+	in := &intake{
+		publisher: publisher, limits: cfg.Limits, timeout: cfg.PublishTimeout,
+		inFlight: make(chan struct{}, cfg.MaxInFlight), metrics: m, now: time.Now,
+	}
+	s.handler = &handler{
+		intake: in, decoder: decoder, keys: keys, gateway: gw, openAPI: document, ready: s.readiness,
+		maxBody: cfg.MaxBody, bodies: semaphore.NewWeighted(int64(cfg.MaxBodies)),
+	}
+	s.server = server.New(cfg.Server, keys, s.Ready, tel,
+		grpc.ForceServerCodecV2(gateway.Codec()), grpc.UnknownServiceHandler(gw.ServeGRPC))
+	collectorv1.RegisterCollectorServiceServer(s.server.GRPC(), &grpcService{intake: in})
+	return s, nil
+}
+
+// Ready is nil while the collector takes requests. Kafka being away does not
+// change it: then requests get a 503 that says so, which no other collector
+// could do better.
+func (s *Service) Ready(context.Context) error { return s.readiness() }
+
+func (s *Service) readiness() error {
+	switch {
+	case s.draining.Load():
+		return errors.New("the collector is stopping")
+	case !s.serving.Load():
+		return errors.New("the collector is starting")
+	}
+	return nil
+}
+
+// Run serves until ctx ends. Then readiness goes, DrainDelay passes, and
+// requests in flight finish within the server's StopTimeout.
+func (s *Service) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.gateway.Close(), s.closer.Close()) }()
+	lis, err := net.Listen("tcp", s.cfg.HTTPAddr)
+	if err != nil {
+		return fmt.Errorf("listen for HTTP: %w", err)
+	}
+	public := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
+		ReadTimeout:       s.cfg.ReadTimeout,
+		WriteTimeout:      s.cfg.ReadTimeout + s.cfg.WriteTimeout, // it counts from the headers on
+		IdleTimeout:       s.cfg.IdleTimeout,
+		MaxHeaderBytes:    64 << 10,
+	}
+	s.serving.Store(true)
+	defer s.draining.Store(true)
+
+	g, gctx := errgroup.WithContext(ctx)
+	// The gRPC server stops when the HTTP server has.
+	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error {
+		defer stopServer()
+		<-gctx.Done()
+		s.draining.Store(true)
+		time.Sleep(s.cfg.DrainDelay)
+		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Server.StopTimeout)
+		defer cancel()
+		if err := public.Shutdown(stopCtx); err != nil {
+			s.tel.Log.Warn("requests in flight were cut off", "after", s.cfg.Server.StopTimeout)
+			return public.Close()
+		}
+		return nil
+	})
+	g.Go(func() error { return s.server.Run(serverCtx) })
+	g.Go(func() error {
+		if err := public.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve HTTP: %w", err)
+		}
+		return nil
+	})
+	return g.Wait()
+}
