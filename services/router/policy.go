@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/honeloop/hone/pkg/ids"
+	policyv1 "github.com/honeloop/hone/proto/gen/go/hone/policy/v1"
 )
 
 // The routes that a rule can name. Each has a topic of its own.
@@ -153,12 +154,59 @@ func (p *Policy) Decide(f *Facts) Verdict {
 			break
 		}
 	}
-	for _, res := range v.Results {
-		if res.Err != nil {
-			v.Reason += fmt.Sprintf(" (Rule %q was passed over: %v.)", res.Rule, res.Err)
+	v.Reason += passedOver(v.Results)
+	return v
+}
+
+// maxTold is how many failed rules a reason tells of.
+const maxTold = 5
+
+// passedOver is the sentence about the rules that could not be evaluated; empty
+// where there is none.
+func passedOver(results []Result) string {
+	var told []string
+	n := 0
+	for _, res := range results {
+		if res.Err == nil {
+			continue
+		}
+		if n++; n <= maxTold {
+			told = append(told, fmt.Sprintf("%s (%s)", res.Rule, res.message()))
 		}
 	}
-	return v
+	if n == 0 {
+		return ""
+	}
+	if n > maxTold {
+		told = append(told, fmt.Sprintf("and %d more", n-maxTold))
+	}
+	return " Passed over, as they could not be evaluated: " + strings.Join(told, ", ") + "."
+}
+
+// maxMessage bounds an error that is kept with a decision, in characters.
+const maxMessage = 200
+
+func (r Result) message() string {
+	if r.Err == nil {
+		return ""
+	}
+	msg := []rune(oneLine(r.Err.Error()))
+	if len(msg) > maxMessage {
+		return string(msg[:maxMessage]) + " (cut)"
+	}
+	return string(msg)
+}
+
+// proto is the result as a decision keeps it.
+func (r Result) proto() *policyv1.RuleResult {
+	out := &policyv1.RuleResult{Rule: r.Rule, Result: "not matched", Error: r.message()}
+	switch {
+	case r.Err != nil:
+		out.Result = "error"
+	case r.Matched:
+		out.Result = "matched"
+	}
+	return out
 }
 
 func (r *rule) eval(vars map[string]any) (bool, error) {

@@ -1,0 +1,246 @@
+package router
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/honeloop/hone/pkg/ids"
+	"github.com/honeloop/hone/pkg/stage"
+	"github.com/honeloop/hone/pkg/stream"
+	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
+)
+
+// CloudEvents on the route topics. deploy/schemas describes them.
+const (
+	// EventRouted says that a signal goes this way.
+	EventRouted = "hone.route.v1"
+	// EventWithdrawn says that it no longer does.
+	EventWithdrawn = "hone.route.withdrawn.v1"
+
+	eventSource = "/hone/router"
+)
+
+// maxEvent bounds the JSON of an event in bytes: a record may have 1,000,000
+// with its key and headers.
+const maxEvent = 980_000
+
+// RouteData is the data of an EventRouted.
+type RouteData struct {
+	ProjectID      string `json:"project_id"`
+	Route          string `json:"route"`
+	Reason         string `json:"reason"`
+	Rule           string `json:"rule"`
+	PolicyVersion  string `json:"policy_version"`
+	DecisionID     string `json:"decision_id"`
+	SignalID       string `json:"signal_id"`
+	SignalRevision uint32 `json:"signal_revision"`
+	// Empty where the signal belongs to no case.
+	CaseID string     `json:"case_id,omitempty"`
+	Links  EventLinks `json:"links"`
+	// Fields that were left out to keep the event small enough for Kafka, as
+	// paths such as "signal.interaction.retrieved". The trail has them.
+	Omitted []string `json:"omitted,omitempty"`
+	// hone.signal.v1.Signal and hone.cases.v1.Case as JSON. The case is as it
+	// stood when the event was written.
+	Signal json.RawMessage `json:"signal,omitempty"`
+	Case   json.RawMessage `json:"case,omitempty"`
+}
+
+// EventLinks are paths of the API.
+type EventLinks struct {
+	Trail string `json:"trail"`
+	Case  string `json:"case,omitempty"`
+}
+
+// WithdrawnData is the data of an EventWithdrawn.
+type WithdrawnData struct {
+	ProjectID string `json:"project_id"`
+	Route     string `json:"route"`
+	Reason    string `json:"reason"`
+	// The decision that no longer holds.
+	DecisionID string `json:"decision_id"`
+	SignalID   string `json:"signal_id"`
+	// The revision that made it so.
+	SignalRevision uint32     `json:"signal_revision"`
+	Links          EventLinks `json:"links"`
+}
+
+// routed makes an event for each route of a decision.
+func routed(d *saved, cs *casesv1.CaseSignal, headers []stage.Header) ([]stage.Record, error) {
+	if len(d.Routes) == 0 {
+		return nil, nil
+	}
+	var out []stage.Record
+	for _, route := range d.Routes {
+		value, err := routedEvent(d, cs, route)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, record(d, route, value, headers))
+	}
+	return out, nil
+}
+
+func routedEvent(d *saved, cs *casesv1.CaseSignal, route string) ([]byte, error) {
+	data := RouteData{
+		ProjectID: d.ProjectId, Route: route, Reason: d.Reason, Rule: d.Rule, PolicyVersion: d.PolicyVersion,
+		DecisionID: d.DecisionId, SignalID: d.SignalId, SignalRevision: d.SignalRevision, CaseID: d.CaseId,
+		Links: links(d),
+	}
+	kept := &casesv1.CaseSignal{Signal: cs.GetSignal(), Case: cs.GetCase()}
+	// What goes first is what a reader misses least. What is left are ids.
+	drops := []string{
+		"signal.interaction.retrieved", "signal.preferred.retrieved", "signal.interaction.tools", "signal.preferred.tools",
+		"case.examples", "case.complaints", "signal.interaction.system_context", "signal.preferred.system_context",
+		"signal.evidence", "case", "signal.interaction", "signal.preferred", "signal.tags", "signal.edits",
+		"signal.categories", "signal.comment", "signal.correction",
+	}
+	for {
+		var err error
+		if data.Signal, err = toJSON(kept.Signal, kept.Signal != nil); err != nil {
+			return nil, err
+		}
+		if data.Case, err = toJSON(kept.Case, kept.Case != nil); err != nil {
+			return nil, err
+		}
+		value, err := cloudEvent(d, d, EventRouted, route, data)
+		if err != nil {
+			return nil, err
+		}
+		if len(value) <= maxEvent {
+			return value, nil
+		}
+		if len(data.Omitted) == 0 {
+			kept = proto.CloneOf(kept) // the input is not ours to change
+		}
+		dropped := false
+		for len(drops) > 0 && !dropped {
+			if dropped = clearField(kept.ProtoReflect(), drops[0]); dropped {
+				data.Omitted = append(data.Omitted, drops[0])
+			}
+			drops = drops[1:]
+		}
+		if !dropped {
+			return nil, fmt.Errorf("event of signal %s has %d bytes without its content, more than %d: its ids are too long", d.SignalId, len(value), maxEvent)
+		}
+	}
+}
+
+// withdrawn makes the event that takes a decision's route back. by is the
+// decision that replaced it.
+func withdrawn(d, by *saved, route string, headers []stage.Header) (stage.Record, error) {
+	reason := "The signal changed, and the new decision no longer sends it here: " + by.Reason
+	if by.Rule == RuleWithdrawn {
+		reason = by.Reason
+	}
+	value, err := cloudEvent(d, by, EventWithdrawn, route, WithdrawnData{
+		ProjectID: d.ProjectId, Route: route, Reason: reason, DecisionID: d.DecisionId, SignalID: d.SignalId,
+		SignalRevision: by.SignalRevision, Links: links(d),
+	})
+	if err != nil {
+		return stage.Record{}, err
+	}
+	return record(d, route, value, headers), nil
+}
+
+// cloudEvent is about decision d, caused by decision by.
+func cloudEvent(d, by *saved, kind, route string, data any) ([]byte, error) {
+	payload, err := marshal(data)
+	if err != nil {
+		return nil, err
+	}
+	e := event.New()
+	e.SetID(ids.Derive("re", d.DecisionId, route, kind))
+	e.SetSource(eventSource)
+	e.SetType(kind)
+	e.SetSubject(d.SignalId)
+	e.SetTime(by.GetDecidedAt().AsTime())
+	e.SetExtension("honeproject", d.ProjectId)
+	e.SetExtension("honesession", d.SessionId)
+	if err := e.SetData(event.ApplicationJSON, payload); err != nil {
+		return nil, fmt.Errorf("encode event of signal %s: %w", d.SignalId, err)
+	}
+	e.DataBase64 = false // bytes are taken as they are, but for binary
+	if err := e.Validate(); err != nil {
+		return nil, fmt.Errorf("event of signal %s: %w", d.SignalId, err)
+	}
+	var buf bytes.Buffer
+	if err := event.WriteJson(&e, &buf); err != nil {
+		return nil, fmt.Errorf("encode event of signal %s: %w", d.SignalId, err)
+	}
+	return buf.Bytes(), nil
+}
+
+func record(d *saved, route string, value []byte, headers []stage.Header) stage.Record {
+	return stage.Record{
+		Topic:   stream.RouteTopic(route),
+		Key:     stream.SessionKey(d.ProjectId, d.SessionId),
+		Value:   value,
+		Headers: headers,
+	}
+}
+
+// eventHeaders are the headers of events that an input causes: its trace goes on.
+func eventHeaders(in stage.Record) []stage.Header {
+	out := []stage.Header{{Key: "content-type", Value: []byte(event.ApplicationCloudEventsJSON)}}
+	for _, h := range in.Headers {
+		if h.Key == "traceparent" || h.Key == "tracestate" {
+			out = append(out, stage.Header{Key: h.Key, Value: bytes.Clone(h.Value)})
+		}
+	}
+	return out
+}
+
+func links(d *saved) EventLinks {
+	l := EventLinks{Trail: "/v1/sessions/" + url.PathEscape(d.SessionId)}
+	if d.CaseId != "" {
+		l.Case = "/v1/cases/" + url.PathEscape(d.CaseId)
+	}
+	return l
+}
+
+func toJSON(m proto.Message, set bool) (json.RawMessage, error) {
+	if !set {
+		return nil, nil
+	}
+	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode %T: %w", m, err)
+	}
+	return data, nil
+}
+
+// marshal is json.Marshal that leaves <, > and & readable. It also takes out
+// the random spaces of protojson.
+func marshal(v any) ([]byte, error) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", v, err)
+	}
+	return bytes.TrimSpace(buf.Bytes()), nil
+}
+
+// clearField clears a field of a message by its path. false means that there
+// was nothing to clear.
+func clearField(m protoreflect.Message, path string) bool {
+	name, rest, deeper := strings.Cut(path, ".")
+	fd := m.Descriptor().Fields().ByName(protoreflect.Name(name))
+	if fd == nil || !m.Has(fd) {
+		return false
+	}
+	if deeper {
+		return clearField(m.Mutable(fd).Message(), rest)
+	}
+	m.Clear(fd)
+	return true
+}

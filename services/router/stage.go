@@ -1,0 +1,316 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/honeloop/hone/pkg/clickhouse"
+	"github.com/honeloop/hone/pkg/ids"
+	"github.com/honeloop/hone/pkg/stage"
+	"github.com/honeloop/hone/pkg/telemetry"
+	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
+	policyv1 "github.com/honeloop/hone/proto/gen/go/hone/policy/v1"
+	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
+)
+
+// router is the stage on hone.cases. A revision of a signal is decided once;
+// the decision is stored before it is published. So:
+//
+//   - A revision that is stored is published again as it is stored, for the
+//     last attempt may have ended between store and publish. That covers all
+//     that the signal's earlier revisions left to be withdrawn.
+//   - A revision older than the newest stored one has no effect.
+//   - A newer one supersedes it, and takes back the routes it does not share.
+type router struct {
+	store   *store
+	policy  *Policy
+	now     func() time.Time
+	tel     *telemetry.Telemetry
+	signals metric.Int64Counter
+	errors  metric.Int64Counter
+}
+
+func newRouter(st *store, policy *Policy, now func() time.Time, tel *telemetry.Telemetry) (*router, error) {
+	r := &router{store: st, policy: policy, now: now, tel: tel}
+	var errs [2]error
+	r.signals, errs[0] = tel.Meter.Int64Counter("hone.router.signals",
+		metric.WithDescription("Signals by result: decided, repeated (published again as stored) or stale (older than the stored revision, no effect)."))
+	r.errors, errs[1] = tel.Meter.Int64Counter("hone.router.rule_errors",
+		metric.WithDescription("Conditions that could not be evaluated, by rule."))
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("create metrics: %w", err)
+	}
+	return r, nil
+}
+
+// Process implements stage.Stage.
+func (r *router) Process(ctx context.Context, in []stage.Record) ([]stage.Record, error) {
+	var failed *stage.BatchError
+	values := make([]*casesv1.CaseSignal, len(in))
+	keys := map[signalKey]bool{}
+	for i, rec := range in {
+		cs, err := decode(rec.Value)
+		if err != nil {
+			failed = failed.Fail(i, err)
+			continue
+		}
+		values[i] = cs
+		if cs.Signal != nil {
+			keys[keyOf(cs.Signal)] = true
+		}
+	}
+	histories, err := r.store.load(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+
+	b := batch{router: r, histories: histories, cases: map[caseKey]*casesv1.Case{}, done: map[string]bool{}, counts: map[string]int64{}, ruleErrors: map[string]int64{}}
+	for i, cs := range values {
+		if cs == nil {
+			continue
+		}
+		if err := b.add(cs, eventHeaders(in[i])); err != nil {
+			failed = failed.Fail(i, err)
+		}
+	}
+	if err := r.store.save(ctx, b.cases, histories); err != nil {
+		return nil, err
+	}
+	b.count(ctx)
+	return b.out, failed.ErrorOrNil()
+}
+
+// decode reads a record and checks what later steps rely on.
+func decode(value []byte) (*casesv1.CaseSignal, error) {
+	cs := &casesv1.CaseSignal{}
+	if err := proto.Unmarshal(value, cs); err != nil {
+		return nil, fmt.Errorf("decode CaseSignal: %w", err)
+	}
+	s, c := cs.Signal, cs.Case
+	if s == nil && c == nil {
+		return nil, errors.New("CaseSignal has neither signal nor case")
+	}
+	var errs []error
+	require := func(name, value string) {
+		if value == "" {
+			errs = append(errs, fmt.Errorf("%s is missing", name))
+		}
+	}
+	stored := func(name string, t *timestamppb.Timestamp) {
+		if t == nil {
+			return
+		}
+		if err := errors.Join(t.CheckValid(), clickhouse.CheckTime(t.AsTime())); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	if s != nil {
+		require("signal.signal_id", s.SignalId)
+		require("signal.project_id", s.ProjectId)
+		require("signal.session_id", s.SessionId)
+		if s.Revision == 0 {
+			errs = append(errs, errors.New("signal.revision is missing"))
+		}
+		stored("signal.occurred_at", s.OccurredAt)
+		stored("signal.session_started_at", s.SessionStartedAt)
+	}
+	if c != nil {
+		require("case.case_id", c.CaseId)
+		require("case.project_id", c.ProjectId)
+		if s != nil && c.ProjectId != s.ProjectId {
+			errs = append(errs, fmt.Errorf("case belongs to project %q, its signal to %q", c.ProjectId, s.ProjectId))
+		}
+		stored("case.first_seen", c.FirstSeen)
+		stored("case.last_seen", c.LastSeen)
+		stored("case.approved_at", c.ApprovedAt)
+	}
+	return cs, errors.Join(errs...)
+}
+
+func keyOf(s *signalv1.Signal) signalKey { return signalKey{s.ProjectId, s.SessionId, s.SignalId} }
+
+// batch is the work of one Process.
+type batch struct {
+	*router
+	histories map[signalKey]history
+	cases     map[caseKey]*casesv1.Case
+	out       []stage.Record
+	// done are the decisions whose events are in out.
+	done map[string]bool
+
+	counts     map[string]int64
+	ruleErrors map[string]int64
+}
+
+// add handles one input. After an error it has changed nothing.
+func (b *batch) add(cs *casesv1.CaseSignal, headers []stage.Header) error {
+	s := cs.Signal
+	if s == nil {
+		b.snapshot(cs.Case)
+		return nil
+	}
+	h := b.histories[keyOf(s)]
+	var newest uint32
+	if len(h) > 0 {
+		newest = h[len(h)-1].SignalRevision
+	}
+	switch {
+	case s.Revision < newest:
+		b.counts["stale"]++
+	case s.Revision == newest:
+		d := h[len(h)-1]
+		if b.done[d.DecisionId] {
+			break // came twice in this batch
+		}
+		out, err := publishAgain(h, cs, headers)
+		if err != nil {
+			return err
+		}
+		b.publish(d, out)
+		b.counts["repeated"]++
+		h.repair()
+	default:
+		d, err := b.decide(cs)
+		if err != nil {
+			return err
+		}
+		out, err := publishNew(h, d, cs, headers)
+		if err != nil {
+			return err
+		}
+		b.publish(d, out)
+		b.counts["decided"]++
+		for _, res := range d.Rules {
+			if res.Error != "" {
+				b.ruleErrors[res.Rule]++
+			}
+		}
+		h = append(h, d)
+		h.repair()
+		b.histories[keyOf(s)] = h
+	}
+	b.snapshot(cs.Case)
+	return nil
+}
+
+func (b *batch) publish(d *saved, out []stage.Record) {
+	b.done[d.DecisionId] = true
+	b.out = append(b.out, out...)
+}
+
+// snapshot keeps the newest snapshot of each case.
+func (b *batch) snapshot(c *casesv1.Case) {
+	if c == nil {
+		return
+	}
+	k := caseKey{c.ProjectId, c.CaseId}
+	if old := b.cases[k]; old == nil || caseVersion(c) >= caseVersion(old) {
+		b.cases[k] = c
+	}
+}
+
+// count adds the batch to the metrics.
+func (b *batch) count(ctx context.Context) {
+	for result, n := range b.counts {
+		b.signals.Add(ctx, n, metric.WithAttributes(attribute.String("result", result)))
+	}
+	for rule, n := range b.ruleErrors {
+		b.errors.Add(ctx, n, metric.WithAttributes(attribute.String("rule", rule)))
+		b.tel.Log.WarnContext(ctx, "a rule's condition could not be evaluated, so the rule was passed over; the decisions say why",
+			"rule", rule, "signals", n, "policy_version", b.policy.Version())
+	}
+}
+
+// decide applies the policy to a revision that has no decision yet.
+func (r *router) decide(cs *casesv1.CaseSignal) (*saved, error) {
+	s := cs.Signal
+	d := &policyv1.Decision{
+		DecisionId:     ids.Derive("dc", s.ProjectId, s.SignalId, fmt.Sprint(s.Revision), r.policy.Version()),
+		ProjectId:      s.ProjectId,
+		SignalId:       s.SignalId,
+		SignalRevision: s.Revision,
+		SessionId:      s.SessionId,
+		InteractionId:  s.InteractionId,
+		CaseId:         cs.GetCase().GetCaseId(),
+		PolicyVersion:  r.policy.Version(),
+		// The store keeps milliseconds, and what is published again must be the same.
+		DecidedAt:  timestamppb.New(r.now().UTC().Truncate(time.Millisecond)),
+		OccurredAt: s.OccurredAt,
+	}
+	if s.Withdrawn {
+		d.Rule, d.Reason = RuleWithdrawn, "The feedback was withdrawn, so nothing is done with it."
+		return newSaved(d, s), nil
+	}
+	facts := NewFacts(cs)
+	v := r.policy.Decide(facts)
+	d.Rule, d.Routes, d.Reason = v.Rule, v.Routes, v.Reason
+	for _, res := range v.Results {
+		d.Rules = append(d.Rules, res.proto())
+	}
+	var err error
+	if d.Facts, err = facts.JSON(); err != nil {
+		return nil, err
+	}
+	return newSaved(d, s), nil
+}
+
+// repair marks every decision but the last as superseded by the next one.
+func (h history) repair() {
+	for i := range len(h) - 1 {
+		h[i].supersede(h[i+1].SignalRevision)
+	}
+}
+
+// publishNew makes the events of a decision that follows those of h.
+func publishNew(h history, d *saved, cs *casesv1.CaseSignal, headers []stage.Header) ([]stage.Record, error) {
+	out, err := routed(d, cs, headers)
+	if err != nil || len(h) == 0 {
+		return out, err
+	}
+	last := h[len(h)-1]
+	for _, route := range last.Routes {
+		if slices.Contains(d.Routes, route) {
+			continue
+		}
+		rec, err := withdrawn(last, d, route, headers)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rec)
+	}
+	return out, nil
+}
+
+// publishAgain makes the events of the last decision of h, and of all that was
+// ever withdrawn and did not come back: which of these were published before is
+// not known.
+func publishAgain(h history, cs *casesv1.CaseSignal, headers []stage.Header) ([]stage.Record, error) {
+	last := h[len(h)-1]
+	out, err := routed(last, cs, headers)
+	if err != nil {
+		return nil, err
+	}
+	held := slices.Clone(last.Routes)
+	for i := len(h) - 2; i >= 0; i-- {
+		for _, route := range h[i].Routes {
+			if slices.Contains(held, route) {
+				continue
+			}
+			held = append(held, route)
+			rec, err := withdrawn(h[i], h[i+1], route, headers)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, rec)
+		}
+	}
+	return out, nil
+}
