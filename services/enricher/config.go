@@ -1,0 +1,62 @@
+package enricher
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/honeloop/hone/pkg/clickhouse"
+	"github.com/honeloop/hone/pkg/server"
+	"github.com/honeloop/hone/pkg/stream"
+)
+
+// Config of the enricher.
+type Config struct {
+	Server     server.Config     `yaml:"server" envPrefix:"SERVER_"`
+	Kafka      stream.Config     `yaml:"kafka" envPrefix:"KAFKA_"`
+	ClickHouse clickhouse.Config `yaml:"clickhouse" envPrefix:"CLICKHOUSE_"`
+	// Memory for the trails of open sessions, in bytes, about. Other trails are
+	// read from ClickHouse when an event of theirs comes.
+	CacheBytes int `yaml:"cache_bytes" env:"CACHE_BYTES"`
+	// Most events of one session; more go to the dead letter.
+	MaxSessionEvents int `yaml:"max_session_events" env:"MAX_SESSION_EVENTS"`
+	// Most records of one batch: of one partition, written with one insert.
+	MaxBatch int `yaml:"max_batch" env:"MAX_BATCH"`
+}
+
+// DefaultConfig is for one machine; Kafka's brokers are missing.
+func DefaultConfig() Config {
+	return Config{
+		Server:           server.DefaultConfig(9091, 9191),
+		Kafka:            stream.DefaultConfig(),
+		ClickHouse:       clickhouse.DefaultConfig(),
+		CacheBytes:       64 << 20,
+		MaxSessionEvents: 50_000,
+		MaxBatch:         2000,
+	}
+}
+
+// Validate joins all that is wrong, each with its key.
+func (c Config) Validate() error {
+	errs := []error{
+		prefix("server", c.Server.Validate()),
+		prefix("kafka", c.Kafka.Validate()),
+		prefix("clickhouse", c.ClickHouse.Validate()),
+	}
+	if c.CacheBytes < 0 {
+		errs = append(errs, errors.New("cache_bytes: want at least 0"))
+	}
+	if c.MaxSessionEvents < 1 {
+		errs = append(errs, errors.New("max_session_events: want at least 1"))
+	}
+	if c.MaxBatch < 1 {
+		errs = append(errs, errors.New("max_batch: want at least 1"))
+	}
+	return errors.Join(errs...)
+}
+
+func prefix(section string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", section, err)
+}

@@ -1,0 +1,271 @@
+// Package enrich is the enricher's stage: events in, trail and signals out.
+package enrich
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/honeloop/hone/pkg/stage"
+	"github.com/honeloop/hone/pkg/stream"
+	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
+
+	"github.com/honeloop/hone/services/enricher/internal/derive"
+	"github.com/honeloop/hone/services/enricher/internal/trail"
+)
+
+// Store keeps trails. Its writes may be repeated: the same row is one row.
+type Store interface {
+	// Load reads trails; those of unknown sessions are empty.
+	Load(ctx context.Context, keys []trail.Key) (map[trail.Key]*trail.Trail, error)
+	SaveEvents(ctx context.Context, rows []trail.EventRow) error
+	SaveSignals(ctx context.Context, signals []*signalv1.Signal) error
+}
+
+// Options are the limits of a Stage.
+type Options struct {
+	// CacheBytes is about the memory for trails of open sessions.
+	CacheBytes int
+	// MaxSessionEvents bounds a session. What is over it goes to the dead letter.
+	MaxSessionEvents int
+}
+
+// Stage is stage.Stage on hone.events.
+//
+// For each session that a batch touches it takes the whole trail, derives all
+// signals anew, and writes and passes on those that changed. Events are written
+// before signals, so that a batch which comes again finds its events in the
+// store: then it passes on the session's signals again, as they are stored
+// (DECISIONS.md 4).
+type Stage struct {
+	store   Store
+	opts    Options
+	cache   *trail.Cache
+	metrics metrics
+}
+
+type metrics struct {
+	events, signals metric.Int64Counter
+}
+
+// New makes the stage.
+func New(store Store, opts Options, meter metric.Meter) (*Stage, error) {
+	s := &Stage{store: store, opts: opts, cache: trail.NewCache(opts.CacheBytes)}
+	var errs [3]error
+	s.metrics.events, errs[0] = meter.Int64Counter("hone.enricher.events",
+		metric.WithDescription("Events by what became of them: new, duplicate (held already), refused (dead letter)."))
+	s.metrics.signals, errs[1] = meter.Int64Counter("hone.enricher.signals",
+		metric.WithDescription("Revisions of signals written, by what they are: holds, waiting, withdrawn, shortened (too large to pass on whole)."))
+	_, errs[2] = meter.Int64ObservableGauge("hone.enricher.cache.size", metric.WithUnit("By"),
+		metric.WithDescription("About the memory that cached trails take."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(s.cache.Bytes())
+			return nil
+		}))
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("create metrics: %w", err)
+	}
+	return s, nil
+}
+
+// touched is a session of a batch.
+type touched struct {
+	key   trail.Key
+	trail *trail.Trail
+	// again says that the batch brought an event which was held already.
+	again bool
+	// headers are those of the newest record, for its trace.
+	headers []stage.Header
+}
+
+// Process implements stage.Stage.
+func (s *Stage) Process(ctx context.Context, in []stage.Record) ([]stage.Record, error) {
+	if len(in) == 0 {
+		return nil, nil
+	}
+	partition := in[0].Partition
+	s.cache.Follow(partition, in[0].Offset)
+
+	var counts counts
+	sessions, failed, err := s.gather(ctx, partition, in, &counts)
+	if err != nil {
+		return nil, err
+	}
+	var rows []trail.EventRow
+	var changed, publish []*signalv1.Signal
+	headers := map[trail.Key][]stage.Header{}
+	for _, t := range sessions {
+		rows = append(rows, t.trail.DueRows()...)
+		news := revise(t.trail)
+		changed = append(changed, news...)
+		if t.again {
+			publish = append(publish, t.trail.Signals()...)
+		} else {
+			publish = append(publish, news...)
+		}
+		headers[t.key] = t.headers
+	}
+	// From here on the trails claim to be written. They are not in the cache, so
+	// an error forgets them.
+	if err := s.store.SaveEvents(ctx, rows); err != nil {
+		return nil, fmt.Errorf("save events: %w", err)
+	}
+	if err := s.store.SaveSignals(ctx, changed); err != nil {
+		return nil, fmt.Errorf("save signals: %w", err)
+	}
+	out, err := records(publish, headers)
+	if err != nil {
+		return nil, err
+	}
+	trails := make(map[trail.Key]*trail.Trail, len(sessions))
+	for _, t := range sessions {
+		trails[t.key] = t.trail
+	}
+	s.cache.Put(partition, in[len(in)-1].Offset+1, trails)
+	s.count(ctx, counts, changed)
+	return out, failed.ErrorOrNil()
+}
+
+// gather decodes the batch and adds its events to the trails of their sessions,
+// which come in the order of their first event.
+func (s *Stage) gather(ctx context.Context, partition int, in []stage.Record, n *counts) ([]*touched, *stage.BatchError, error) {
+	var failed *stage.BatchError
+	var sessions []*touched
+	var missing []trail.Key
+	byKey := map[trail.Key]*touched{}
+	events := decodeAll(in, func(i int, err error) { failed = failed.Fail(i, err) })
+	for _, e := range events {
+		key := trail.Key{Project: e.ProjectId, Session: e.SessionId}
+		if byKey[key] != nil {
+			continue
+		}
+		t := &touched{key: key, trail: s.cache.Take(partition, key)}
+		if t.trail == nil {
+			missing = append(missing, key)
+		}
+		byKey[key] = t
+		sessions = append(sessions, t)
+	}
+	if len(missing) > 0 {
+		loaded, err := s.store.Load(ctx, missing)
+		if err != nil {
+			return nil, nil, err
+		}
+		for key, t := range loaded {
+			byKey[key].trail = t
+		}
+	}
+	type id struct {
+		trail.Key
+		event string
+	}
+	added := map[id]bool{}
+	for _, e := range events {
+		t := byKey[trail.Key{Project: e.ProjectId, Session: e.SessionId}]
+		t.headers = in[e.index].Headers
+		id := id{t.key, e.EventId}
+		switch {
+		case added[id]:
+			n.duplicate++
+		case t.trail.Has(e.EventId):
+			n.duplicate++
+			t.again = true
+		case t.trail.Len() >= s.opts.MaxSessionEvents:
+			failed = failed.Fail(e.index, fmt.Errorf("the session has %d events, the most that one may have", s.opts.MaxSessionEvents))
+		default:
+			t.trail.Add(e.Event)
+			added[id] = true
+			n.new++
+		}
+	}
+	if failed != nil {
+		n.refused = int64(len(failed.Indexes()))
+	}
+	return sessions, failed, nil
+}
+
+// revise derives the signals of a trail anew and returns those that differ from
+// the newest revisions, which it replaces.
+func revise(t *trail.Trail) []*signalv1.Signal {
+	var out []*signalv1.Signal
+	holds := map[string]bool{}
+	set := func(next, old *signalv1.Signal) {
+		// The number of events that the reading rests on. Whoever handles the same log
+		// gives the same content the same number, even if two do at once, and later
+		// content a higher one (DECISIONS.md 8).
+		next.Revision = max(uint32(t.Len()), old.GetRevision()+1)
+		t.SetSignal(next)
+		out = append(out, next)
+	}
+	for _, sig := range derive.Derive(t.Events()) {
+		holds[sig.SignalId] = true
+		old := t.Signal(sig.SignalId)
+		if sig.Revision = old.GetRevision(); !proto.Equal(sig, old) {
+			set(sig, old)
+		}
+	}
+	for _, old := range t.Signals() {
+		if !holds[old.SignalId] && !old.Withdrawn {
+			gone := proto.CloneOf(old)
+			gone.Withdrawn = true
+			set(gone, old)
+		}
+	}
+	return out
+}
+
+// records are the signals as records of hone.signals. A waiting signal is not
+// passed on, and neither is its withdrawal.
+func records(signals []*signalv1.Signal, headers map[trail.Key][]stage.Header) ([]stage.Record, error) {
+	var out []stage.Record
+	for _, sig := range signals {
+		if sig.Waiting {
+			continue
+		}
+		value, err := proto.Marshal(sig)
+		if err != nil {
+			return nil, fmt.Errorf("encode signal %s: %w", sig.SignalId, err)
+		}
+		out = append(out, stage.Record{
+			Topic:   stream.TopicSignals,
+			Key:     stream.SessionKey(sig.ProjectId, sig.SessionId),
+			Value:   value,
+			Headers: headers[trail.Key{Project: sig.ProjectId, Session: sig.SessionId}],
+		})
+	}
+	return out, nil
+}
+
+type counts struct{ new, duplicate, refused int64 }
+
+func (s *Stage) count(ctx context.Context, n counts, changed []*signalv1.Signal) {
+	add := func(c metric.Int64Counter, n int64, result string) {
+		if n > 0 {
+			c.Add(ctx, n, metric.WithAttributes(attribute.String("result", result)))
+		}
+	}
+	add(s.metrics.events, n.new, "new")
+	add(s.metrics.events, n.duplicate, "duplicate")
+	add(s.metrics.events, n.refused, "refused")
+	results := map[string]int64{}
+	for _, sig := range changed {
+		switch {
+		case sig.Withdrawn:
+			results["withdrawn"]++
+		case sig.Waiting:
+			results["waiting"]++
+		default:
+			results["holds"]++
+		}
+		if derive.Shortened(sig) {
+			results["shortened"]++
+		}
+	}
+	for result, n := range results {
+		add(s.metrics.signals, n, result)
+	}
+}

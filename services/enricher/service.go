@@ -1,0 +1,96 @@
+// Package enricher keeps the trail of every session and reads signals from it.
+package enricher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/honeloop/hone/pkg/auth"
+	"github.com/honeloop/hone/pkg/clickhouse"
+	"github.com/honeloop/hone/pkg/server"
+	"github.com/honeloop/hone/pkg/stream"
+	"github.com/honeloop/hone/pkg/telemetry"
+	trailv1 "github.com/honeloop/hone/proto/gen/go/hone/trail/v1"
+
+	"github.com/honeloop/hone/services/enricher/internal/enrich"
+	"github.com/honeloop/hone/services/enricher/internal/trail"
+)
+
+// Group is the enricher's consumer group on hone.events.
+const Group = "hone-enricher"
+
+// Service is the enricher. Make it with New.
+type Service struct {
+	conn   driver.Conn
+	pub    *stream.Publisher
+	runner *stream.Runner
+	server *server.Server
+	tel    *telemetry.Telemetry
+}
+
+// New reads the keys and makes the clients. It connects to nothing yet.
+func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("create enricher: %w", err)
+	}
+	tel = tel.Named("enricher")
+	keys, err := auth.ReadKeys(cfg.Server.KeysFile)
+	if err != nil {
+		return nil, fmt.Errorf("create enricher: %w", err)
+	}
+	conn, err := clickhouse.Open(cfg.ClickHouse)
+	if err != nil {
+		return nil, fmt.Errorf("create enricher: %w", err)
+	}
+	store := trail.NewStore(conn)
+	st, err := enrich.New(store, enrich.Options{CacheBytes: cfg.CacheBytes, MaxSessionEvents: cfg.MaxSessionEvents}, tel.Meter)
+	if err != nil {
+		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, conn.Close()))
+	}
+	pub, err := stream.NewPublisher(cfg.Kafka, tel)
+	if err != nil {
+		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, conn.Close()))
+	}
+	rc := stream.DefaultRunnerConfig(Group, stream.TopicEvents)
+	// Each batch costs an insert, and an insert a part: larger ones are cheaper.
+	rc.MaxBatch = cfg.MaxBatch
+	runner, err := stream.NewRunner(rc, cfg.Kafka, st, pub, tel)
+	if err != nil {
+		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, pub.Close(), conn.Close()))
+	}
+	s := &Service{conn: conn, pub: pub, runner: runner, tel: tel}
+	s.server = server.New(cfg.Server, keys, s.Ready, tel)
+	trailv1.RegisterTrailServiceServer(s.server.GRPC(), &trailServer{store: store, log: tel.Log})
+	return s, nil
+}
+
+// Run works until ctx ends: it serves the trail, waits for the schema, then
+// reads events. It returns nil after a stop.
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.server.Run(ctx) })
+	g.Go(func() error {
+		s.tel.Log.Info("waiting for the schema of ClickHouse")
+		if err := clickhouse.WaitForSchema(ctx, s.conn); err != nil {
+			if ctx.Err() != nil {
+				return nil // told to stop while it waited
+			}
+			return err
+		}
+		return s.runner.Run(ctx)
+	})
+	err := g.Wait()
+	if err := errors.Join(err, s.pub.Close(), s.conn.Close()); err != nil {
+		return fmt.Errorf("enricher: %w", err)
+	}
+	return nil
+}
+
+// Ready is nil while the trail can be read and events are being handled.
+func (s *Service) Ready(ctx context.Context) error {
+	return errors.Join(clickhouse.CheckSchema(ctx, s.conn), s.runner.Ready(ctx))
+}
