@@ -18,6 +18,9 @@ var (
 	// asked now. Where it comes from Publish, the records may or may not have
 	// been written.
 	ErrUnavailable = errors.New("kafka is unavailable")
+	// ErrRefused means that Kafka will never take the record as it is. It was
+	// not written.
+	ErrRefused = errors.New("kafka refuses the record")
 	// ErrOverloaded means that too many bytes were already in flight. Nothing
 	// was written.
 	ErrOverloaded = errors.New("too many bytes are waiting for kafka")
@@ -26,6 +29,21 @@ var (
 )
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
+
+// refuses says whether an error is about the records and not about the cluster,
+// nor about rights that an operator can still give.
+func refuses(err error) bool {
+	var code kafka.Error
+	if !errors.As(err, &code) {
+		return false
+	}
+	switch code {
+	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidTopic,
+		kafka.InvalidTimestamp, kafka.PolicyViolation, kafka.InvalidRecord:
+		return true
+	}
+	return false
+}
 
 // client is kafka-go's client and the transport that it owns.
 type client struct {

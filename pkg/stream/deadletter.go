@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/honeloop/hone/pkg/stage"
@@ -38,7 +39,7 @@ type DeadLetter struct {
 func (d DeadLetter) record() stage.Record {
 	cause := d.Cause
 	if len(cause) > maxCause {
-		cause = fmt.Sprintf("%s … (%d bytes more)", cause[:maxCause], len(cause)-maxCause)
+		cause = fmt.Sprintf("%s … (%d bytes more)", strings.ToValidUTF8(cause[:maxCause], ""), len(cause)-maxCause)
 	}
 	header := func(k, v string) stage.Header { return stage.Header{Key: k, Value: []byte(v)} }
 	headers := []stage.Header{

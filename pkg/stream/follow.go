@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -33,7 +34,13 @@ func FromOffsets(offsets map[int]int64) FollowFrom { return FollowFrom{Offsets: 
 // a topic that does not exist and for a broker that is gone, and returns nil
 // when ctx ends, or fn's error.
 func Follow(ctx context.Context, cfg Config, topic string, from FollowFrom, fn func(context.Context, stage.Record) error, caughtUp func()) error {
-	return followFrom(ctx, cfg, topic, fn, caughtUp, from.OnError, func(p int, first, _ int64) int64 {
+	done := func() error {
+		if caughtUp != nil {
+			caughtUp()
+		}
+		return nil
+	}
+	return followFrom(ctx, cfg, topic, fn, done, from.OnError, func(p int, first, _ int64) int64 {
 		if at, ok := from.Offsets[p]; ok {
 			return max(at, first)
 		}
@@ -41,17 +48,35 @@ func Follow(ctx context.Context, cfg Config, topic string, from FollowFrom, fn f
 	})
 }
 
-// Tail calls fn for the last n records of each partition of a topic, and then,
-// where follow is set, for every new one until ctx ends.
+// Tail calls fn for the last n records of a topic, by time, and then, where
+// follow is set, for every new one until ctx ends. It holds up to n records of
+// each partition.
 func Tail(ctx context.Context, cfg Config, topic string, last int, follow bool, fn func(context.Context, stage.Record) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	caughtUp := func() {
+	var held []stage.Record
+	live := false
+	collect := func(ctx context.Context, rec stage.Record) error {
+		if live {
+			return fn(ctx, rec)
+		}
+		held = append(held, rec)
+		return nil
+	}
+	caughtUp := func() error {
+		slices.SortStableFunc(held, func(a, b stage.Record) int { return a.Time.Compare(b.Time) })
+		for _, rec := range held[max(0, len(held)-last):] {
+			if err := fn(ctx, rec); err != nil {
+				return fmt.Errorf("tail %s, partition %d, offset %d: %w", topic, rec.Partition, rec.Offset, err)
+			}
+		}
+		held, live = nil, true
 		if !follow {
 			cancel()
 		}
+		return nil
 	}
-	return followFrom(ctx, cfg, topic, fn, caughtUp, nil, func(_ int, first, end int64) int64 {
+	return followFrom(ctx, cfg, topic, collect, caughtUp, nil, func(_ int, first, end int64) int64 {
 		return max(first, end-int64(last))
 	})
 }
@@ -59,7 +84,7 @@ func Tail(ctx context.Context, cfg Config, topic string, last int, follow bool, 
 // partitionsInterval is how often a follower looks for new partitions.
 const partitionsInterval = 30 * time.Second
 
-func followFrom(ctx context.Context, cfg Config, topic string, fn func(context.Context, stage.Record) error, caughtUp func(), onError func(error), start func(partition int, first, end int64) int64) error {
+func followFrom(ctx context.Context, cfg Config, topic string, fn func(context.Context, stage.Record) error, caughtUp func() error, onError func(error), start func(partition int, first, end int64) int64) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("follow %s: %w", topic, err)
 	}
@@ -127,8 +152,10 @@ func followFrom(ctx context.Context, cfg Config, topic string, fn func(context.C
 		read(p, at)
 	}
 	g.Go(func() error {
-		if len(behind) == 0 && caughtUp != nil {
-			caughtUp()
+		if len(behind) == 0 {
+			if err := caughtUp(); err != nil {
+				return err
+			}
 		}
 		more := time.NewTicker(partitionsInterval)
 		defer more.Stop()
@@ -154,8 +181,10 @@ func followFrom(ctx context.Context, cfg Config, topic string, fn func(context.C
 					}
 					if at, ok := behind[rec.Partition]; ok && rec.Offset+1 >= at {
 						delete(behind, rec.Partition)
-						if len(behind) == 0 && caughtUp != nil {
-							caughtUp()
+						if len(behind) == 0 {
+							if err := caughtUp(); err != nil {
+								return err
+							}
 						}
 					}
 				}

@@ -115,6 +115,54 @@ func TestTail(t *testing.T) {
 	}
 }
 
+func TestTailMergesPartitionsByTime(t *testing.T) {
+	b := streamtest.StartBroker(t, streamtest.Partitions(3))
+	start := time.UnixMilli(1_700_000_000_000)
+	for i := range 30 {
+		rec := event(fmt.Sprint("k", i), i)
+		rec.Time = start.Add(time.Duration(i) * time.Second)
+		b.Write(t, rec)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var got []string
+	err := stream.Tail(ctx, b.Config(), stream.TopicEvents, 3, true, func(_ context.Context, rec stage.Record) error {
+		got = append(got, string(rec.Key))
+		switch len(got) {
+		case 3:
+			b.Write(t, event("new", 0))
+		case 4:
+			cancel()
+		}
+		return nil
+	})
+	if err != nil || fmt.Sprint(got) != "[k27 k28 k29 new]" {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestEnsureTopicsWaitsForTheBroker(t *testing.T) {
+	b := streamtest.StartBroker(t)
+	b.Stop(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	done := make(chan error)
+	go func() { done <- stream.EnsureTopics(ctx, b.Config(), 3, 1) }()
+	time.Sleep(300 * time.Millisecond)
+	cfg := b.Config()
+	b.Start(t)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	b.Stop(t)
+	short, cancelShort := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancelShort()
+	if err := stream.EnsureTopics(short, cfg, 3, 1); !errors.Is(err, stream.ErrUnavailable) || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("got %v, want ErrUnavailable and why", err)
+	}
+	b.Start(t)
+}
+
 func TestEnsureTopics(t *testing.T) {
 	b := streamtest.StartBroker(t, streamtest.Partitions(5))
 	// Again, with another count: what is there stays.

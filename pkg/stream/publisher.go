@@ -44,6 +44,9 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("record for %s has %d bytes, the limit is %d", e.Topic, e.Size, e.Limit)
 }
 
+// Is makes it an ErrRefused.
+func (e *TooLargeError) Is(target error) bool { return target == ErrRefused }
+
 // PublishError says which records of a Publish failed, by index. The others
 // are written.
 type PublishError struct {
@@ -428,13 +431,13 @@ func (p *Publisher) send(q *queue, batch []*entry) {
 		return
 	}
 	err := p.produce(q, live)
+	if errors.Is(err, ErrRefused) && len(live) > 1 {
+		// Of several callers' records only some may be at fault.
+		p.send(q, live[:len(live)/2])
+		p.send(q, live[len(live)/2:])
+		return
+	}
 	if errors.Is(err, kafka.MessageSizeTooLarge) {
-		if len(live) > 1 {
-			// Of several callers' records only one may be too large.
-			p.send(q, live[:len(live)/2])
-			p.send(q, live[len(live)/2:])
-			return
-		}
 		largest := 0
 		for _, r := range live[0].recs {
 			largest = max(largest, recordSize(r))
@@ -475,11 +478,10 @@ func (p *Publisher) produce(q *queue, batch []*entry) error {
 			return nil
 		}
 		err = fmt.Errorf("produce to %s, partition %d: %w", q.topic, q.partition, err)
-		var code kafka.Error
 		var dial *net.OpError
 		switch {
-		case errors.As(err, &code) && !code.Temporary():
-			return err
+		case refuses(err):
+			return fmt.Errorf("%w: %w", ErrRefused, err)
 		case errors.As(err, &dial) && dial.Op == "dial", ctx.Err() != nil:
 			p.client.refresh()
 			return unavailable(err)
@@ -491,10 +493,11 @@ func (p *Publisher) produce(q *queue, batch []*entry) error {
 		if _, metaErr := p.client.partitions(ctx, q.topic); metaErr != nil {
 			return fmt.Errorf("%w (after: %v)", metaErr, err)
 		}
-		if attempt > 1 || code != 0 {
-			if wait.sleep(ctx) != nil {
-				return unavailable(err)
-			}
+		if code := kafka.Error(0); attempt == 1 && !errors.As(err, &code) {
+			continue // the connection alone was at fault
+		}
+		if wait.sleep(ctx) != nil {
+			return unavailable(err)
 		}
 	}
 }

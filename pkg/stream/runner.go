@@ -207,26 +207,29 @@ func (r *Runner) Run(ctx context.Context) error {
 		// how long it would take at least.
 		HeartbeatInterval: min(time.Second, r.cfg.SessionTimeout/3),
 		SessionTimeout:    r.cfg.SessionTimeout,
-		// Members that died hold up a rebalance for so long.
-		RebalanceTimeout: r.cfg.SessionTimeout,
+		// Members may drain before they join again.
+		RebalanceTimeout: r.cfg.SessionTimeout + r.cfg.DrainTimeout,
 		// The default is 5 s, also after "coordinator not available" on a fresh
 		// cluster.
 		JoinGroupBackoff:      500 * time.Millisecond,
 		WatchPartitionChanges: true,
 		// Partitions that were never committed are read from their beginning.
 		StartOffset: kafka.FirstOffset,
-		Logger:      kafkaLogger{r.log, slog.LevelDebug},
-		ErrorLogger: kafkaLogger{r.log, slog.LevelWarn},
+		Logger:      kafkaLogger{r.log, slog.LevelDebug}, // Next returns its errors
 	})
 	if err != nil {
 		return fmt.Errorf("run stage %s: %w", r.cfg.Stage, err)
 	}
+	var logged time.Time
 	for ctx.Err() == nil {
 		began := time.Now()
 		gen, err := group.Next(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
-				r.log.Warn("cannot join the group, retrying", "error", err)
+				if time.Since(logged) > 10*time.Second {
+					logged = time.Now()
+					r.log.Warn("cannot join the group, retrying", "error", err)
+				}
 				r.setState(fmt.Errorf("join group %s: %w", r.cfg.Group, err))
 			}
 			continue
@@ -263,7 +266,11 @@ func (r *Runner) Run(ctx context.Context) error {
 	case <-time.After(grace):
 		r.log.Warn("leaving the group takes too long, cutting the connection", "waited", grace)
 		conns.cut()
-		<-closed
+		select {
+		case <-closed:
+		case <-time.After(grace):
+			return fmt.Errorf("run stage %s: a call of Process did not end with its context within %s", r.cfg.Stage, grace)
+		}
 	}
 	return nil
 }
@@ -591,8 +598,8 @@ func (p *partition) publish(stop, work context.Context, in, out []stage.Record, 
 		if err == nil {
 			break
 		}
-		if _, ok := errors.AsType[*TooLargeError](err); ok {
-			return p.tooLarge(stop, work, in, err, attempt)
+		if errors.Is(err, ErrRefused) && (len(in) > 1 || len(out) > 0) {
+			return p.isolate(stop, work, in, err, attempt)
 		}
 		p.retrying("publish", try, in, err)
 		if wait.sleep(stop) != nil || work.Err() != nil {
@@ -610,20 +617,21 @@ func (p *partition) publish(stop, work context.Context, in, out []stage.Record, 
 	return true
 }
 
-// tooLarge finds the input whose output can never be published, and makes it a
+// isolate finds the input whose output Kafka will never take, and makes it a
 // dead letter.
-func (p *partition) tooLarge(stop, work context.Context, in []stage.Record, err error, attempt int) bool {
+func (p *partition) isolate(stop, work context.Context, in []stage.Record, err error, attempt int) bool {
 	if len(in) == 1 {
-		return p.publish(stop, work, in, nil, map[int]error{0: outputTooLarge{err}}, attempt)
+		return p.publish(stop, work, in, nil, map[int]error{0: outputRefused{err}}, attempt)
 	}
 	half := len(in) / 2
 	return p.handle(stop, work, in[:half]) && p.handle(stop, work, in[half:])
 }
 
-type outputTooLarge struct{ error }
+// outputRefused is the cause of a dead letter that isolate makes.
+type outputRefused struct{ error }
 
-func (e outputTooLarge) Unwrap() error  { return e.error }
-func (e outputTooLarge) Reason() string { return "output_too_large" }
+func (e outputRefused) Unwrap() error  { return e.error }
+func (e outputRefused) Reason() string { return "output_refused" }
 
 // reason is a cause's class for metrics: what its Reason method says, which
 // must be one of few, or "rejected".

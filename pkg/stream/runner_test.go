@@ -66,6 +66,9 @@ func committed(t testing.TB, b *streamtest.Broker, topic string, partition int) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(res.Topics[topic]) == 0 {
+		return -1 // there is no such group yet
+	}
 	return res.Topics[topic][0].CommittedOffset
 }
 
@@ -195,6 +198,40 @@ func TestRunnerIsolatesAnOutputThatIsTooLarge(t *testing.T) {
 	}
 	if string(got.Record.Value) != "a-5" || !strings.Contains(got.Cause, "2000001 bytes") {
 		t.Errorf("dead letter of %s because %s, want a-5 and its size", got.Record.Value, got.Cause)
+	}
+}
+
+func TestRunnerIsolatesAnOutputThatTheBrokerRefuses(t *testing.T) {
+	b := streamtest.StartBroker(t, streamtest.Partitions(1))
+	b.Write(t, event("a", 0), event("a", 1), event("a", 2))
+	var letters atomic.Int32
+	onProduce(b, func(topic string, _ int32) int16 {
+		switch topic {
+		case "hone.refusing":
+			return kerr.InvalidTimestamp.Code
+		case stream.TopicDeadLetter:
+			if letters.Add(1) <= 3 {
+				return kerr.PolicyViolation.Code // an operator can lift it
+			}
+		}
+		return 0
+	})
+	if err := b.Cluster.CreateTopic("hone.refusing", 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	startRunner(t, runnerConfig(stream.TopicEvents), b.Config(), stage.Func(func(ctx context.Context, in []stage.Record) ([]stage.Record, error) {
+		out, err := forward(ctx, in)
+		for i := range out {
+			if string(out[i].Value) == "a-1" {
+				out[i].Topic = "hone.refusing"
+			}
+		}
+		return out, err
+	}))
+	eventually(t, "commit", func() bool { return committed(t, b, stream.TopicEvents, 0) == 3 })
+	got := b.All(t, stream.TopicDeadLetter)
+	if len(got) != 1 || string(got[0].Value) != "a-1" {
+		t.Errorf("dead letters %v, want a-1", got)
 	}
 }
 

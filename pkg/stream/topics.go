@@ -49,10 +49,14 @@ func Topics() []string {
 // EnsureTopics creates the topics that are missing and leaves the others as
 // they are. Topics keyed by session get the given partitions. The curation and
 // patch logs have one, since their readers fold them in one order, and are kept
-// for ever; the dead letter has one. It waits until the topics are there.
+// for ever; the dead letter has one. It waits for the broker, and until the
+// topics are there, for as long as ctx lets it.
 func EnsureTopics(ctx context.Context, cfg Config, partitions, replication int) error {
 	if partitions < 1 || replication < 1 {
 		return fmt.Errorf("create topics: partitions (%d) and replication (%d) must be at least 1", partitions, replication)
+	}
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("create topics: %w", err)
 	}
 	c := newClient(cfg)
 	defer c.close()
@@ -60,20 +64,40 @@ func EnsureTopics(ctx context.Context, cfg Config, partitions, replication int) 
 	for _, name := range Topics() {
 		topics = append(topics, topicConfig(name, partitions, replication, cfg.Retention))
 	}
+	wait := backoff{min: 100 * time.Millisecond, max: 2 * time.Second}
+	for {
+		err := c.createTopics(ctx, topics)
+		if err == nil {
+			return c.awaitTopics(ctx, Topics()...)
+		}
+		if !errors.Is(err, ErrUnavailable) || wait.sleep(ctx) != nil {
+			return err
+		}
+		c.refresh()
+	}
+}
+
+func (c *client) createTopics(ctx context.Context, topics []kafka.TopicConfig) error {
+	// Asked first, since it says why a broker cannot be reached.
+	if _, err := c.kafka.Metadata(ctx, &kafka.MetadataRequest{}); err != nil {
+		return fmt.Errorf("create topics: %w", unavailable(err))
+	}
 	res, err := c.kafka.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: topics})
 	if err != nil {
 		return fmt.Errorf("create topics: %w", unavailable(err))
 	}
 	var errs []error
 	for name, err := range res.Errors {
-		if err != nil && !errors.Is(err, kafka.TopicAlreadyExists) {
-			errs = append(errs, fmt.Errorf("create topic %s: %w", name, err))
+		var code kafka.Error
+		switch {
+		case err == nil, errors.Is(err, kafka.TopicAlreadyExists):
+			continue
+		case errors.As(err, &code) && (code.Temporary() || code == kafka.InvalidReplicationFactor):
+			err = unavailable(err) // or not enough brokers have registered yet
 		}
+		errs = append(errs, fmt.Errorf("create topic %s: %w", name, err))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	return c.awaitTopics(ctx, Topics()...)
+	return errors.Join(errs...)
 }
 
 func topicConfig(name string, partitions, replication int, retention time.Duration) kafka.TopicConfig {
