@@ -107,7 +107,7 @@ func (s *Store) Reviews(ctx context.Context, project string, reviewIDs []string)
 
 // ExportDataset calls yield with each example of a project, those of one
 // signal after another, in an order that depends only on ids. An empty source
-// means all. It holds one block of rows at a time.
+// means all. It holds a few blocks of 256 rows at a time.
 func (s *Store) ExportDataset(ctx context.Context, project, source string, yield func(*curationv1.DatasetRow) error) error {
 	err := s.query(ctx, exportDatasetSQL, func(scan func(...any) error) error {
 		row := &curationv1.DatasetRow{}
