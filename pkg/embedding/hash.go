@@ -64,7 +64,9 @@ func hashText(text string) []float32 {
 	v := make([]float32, hashDimensions)
 	sums := make([]float64, hashDimensions)
 	for h, n := range counts {
-		x := 1 + math.Log(n) // a word said ten times is not ten times as important
+		// A word said ten times is not ten times as important. Rounded, so that
+		// the sum is exact in any order.
+		x := math.Round(1024 * (1 + math.Log(n)))
 		if h>>63 == 1 {
 			x = -x
 		}
