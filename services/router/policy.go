@@ -245,6 +245,8 @@ func newEnv() (*cel.Env, error) {
 		// So that `case.negatives / case.users > 1.5` means what it says.
 		cel.CrossTypeNumericComparisons(true),
 		ext.Strings(),
+		// So that tags[?"plan"].orValue("") reads a key that may be missing.
+		cel.OptionalTypes(),
 	}
 	native := []any{ext.ParseStructTag("json")}
 	for f := range facts.Fields() {

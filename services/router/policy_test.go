@@ -174,6 +174,7 @@ func TestEveryFactIsUsable(t *testing.T) {
 		`session.id != "" && session.age_seconds > 60.0 && session.age_seconds > 60`,
 		`case.id != "" && case.state == "solved" && case.negatives > 3 && case.positives == 0 && case.users > 1 && case.sessions > 1`,
 		`case.categories["factually_incorrect"] > 2 && case.model_versions.size() > 1 && case.severity == "high" && case.founded`,
+		`interaction.tags[?"plan"].orValue("") == "pro"`,
 		`case.has_approved_answer && case.age_days < 7 && similarity > 0.9`,
 	} {
 		compile(t, one("'"+when+"'"))

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -594,4 +596,94 @@ func freeAddr(t *testing.T) string {
 	}
 	defer lis.Close()
 	return lis.Addr().String()
+}
+
+// TestAnyCrashesEndInOneState reads a partition in random batches with crashes
+// after the store, in the middle of publishing and before the commit, and
+// compares what a reader of the route topics ends up with.
+func TestAnyCrashesEndInOneState(t *testing.T) {
+	b := newBench(t)
+	for seed := range uint64(15) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		log, want := randomLog(r, fmt.Sprintf("s-%d", seed))
+		held := map[string]uint32{} // route and signal -> revision
+		read := func(recs []stage.Record) {
+			for _, rec := range recs {
+				var e struct {
+					Type, Subject string
+					Data          RouteData
+				}
+				if err := json.Unmarshal(rec.Value, &e); err != nil {
+					t.Fatal(err)
+				}
+				if k := rec.Topic + " " + e.Subject; e.Type == EventRouted {
+					held[k] = e.Data.SignalRevision
+				} else {
+					delete(held, k)
+				}
+			}
+		}
+		for committed, crashes := 0, 0; committed < len(log); {
+			end := min(len(log), committed+1+r.IntN(6))
+			out, err := b.Process(t.Context(), input(log[committed:end]...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if crashes < 6 && r.IntN(2) == 0 {
+				crashes++
+				read(out[:r.IntN(len(out)+1)])
+				continue
+			}
+			read(out)
+			committed = end
+		}
+		if !maps.Equal(held, want) {
+			t.Errorf("seed %d: held %v, want %v", seed, held, want)
+		}
+		stands := fmt.Sprintf("SELECT toUInt64(sum(length(routes))) FROM decisions WHERE session_id = 's-%d' AND NOT superseded", seed)
+		if n := b.count(t, stands); n != uint64(len(want)) {
+			t.Errorf("seed %d: %d routes stand in decisions, want %d", seed, n, len(want))
+		}
+	}
+}
+
+// randomLog is a partition with the revisions of some signals, and what must
+// hold at its end.
+func randomLog(r *rand.Rand, session string) (log []*casesv1.CaseSignal, want map[string]uint32) {
+	kinds := []struct {
+		change func(*casesv1.CaseSignal)
+		routes []string
+	}{
+		{func(*casesv1.CaseSignal) {}, []string{RouteFineTune, RouteHumanReview}},
+		{tone, []string{RoutePromptPatch}},
+		{positive, nil},
+		{gone, nil},
+		{func(cs *casesv1.CaseSignal) { cs.Signal.Categories = []string{"bug"} }, []string{RouteProduct}},
+	}
+	want = map[string]uint32{}
+	latest := map[string][]string{}
+	revisions := map[string]uint32{}
+	for range 20 {
+		id := fmt.Sprintf("%s-%d", session, r.IntN(4))
+		if n := revisions[id]; n == 0 || r.IntN(4) > 0 {
+			revisions[id]++ // else a repetition
+		}
+		kind := kinds[r.IntN(len(kinds))]
+		cs := with(complaint(revisions[id]), kind.change)
+		cs.Signal.SignalId, cs.Signal.SessionId = id, session
+		if i := slices.IndexFunc(log, func(old *casesv1.CaseSignal) bool {
+			return old.Signal.SignalId == id && old.Signal.Revision == cs.Signal.Revision
+		}); i >= 0 {
+			cs = log[i]
+		} else {
+			latest[id] = kind.routes
+		}
+		log = append(log, cs)
+	}
+	for id, routes := range latest {
+		for _, route := range routes {
+			want[stream.RouteTopic(route)+" "+id] = revisions[id]
+		}
+	}
+	return log, want
 }
