@@ -254,8 +254,8 @@ func (a *assignment) prepare(ctx context.Context, tasks []*task) error {
 func (a *assignment) repair(ctx context.Context, repeated []*casesv1.Exchange) error {
 	said := map[string]*casesv1.Case{}
 	for _, e := range repeated {
-		for _, c := range []*casesv1.Case{e.GetPublished().GetCase(), e.GetLeft()} {
-			if c != nil && c.GetVersion() > said[c.GetCaseId()].GetVersion() {
+		for _, c := range append([]*casesv1.Case{e.GetPublished().GetCase()}, e.GetLeft()...) {
+			if c.GetVersion() > said[c.GetCaseId()].GetVersion() {
 				said[c.GetCaseId()] = c
 			}
 		}
@@ -273,16 +273,19 @@ func (a *assignment) repair(ctx context.Context, repeated []*casesv1.Exchange) e
 			return err
 		}
 		if state == nil {
-			// It never was written: its title is the founder's query.
-			vectors, err := a.embedder.Embed(ctx, []string{c.GetTitle()})
-			if err != nil {
-				return fmt.Errorf("embed title: %w", err)
-			}
-			state = &caseState{id: id, project: a.project, title: c.GetTitle(), vector: vectors[0], members: map[string]member{}, loadedAt: time.Now()}
+			state = &caseState{id: id, project: a.project, members: map[string]member{}, loadedAt: time.Now()}
 			a.cases[id] = state
 			if err := a.store.readMembers(ctx, a.project, []string{id}, a.cases); err != nil {
 				return err
 			}
+		}
+		if len(state.vector) == 0 {
+			// It was being founded: its title is the founder's query.
+			vectors, err := a.embedder.Embed(ctx, []string{c.GetTitle()})
+			if err != nil {
+				return fmt.Errorf("embed title: %w", err)
+			}
+			state.title, state.vector = c.GetTitle(), vectors[0]
 		}
 		state.version = max(state.version, c.GetVersion())
 		state.changed = true
@@ -396,7 +399,7 @@ func (a *assignment) place(ctx context.Context, t *task) (outcome string, err er
 	}
 
 	message := &casesv1.CaseSignal{Signal: s}
-	exchange := &casesv1.Exchange{Published: message}
+	var left []*casesv1.Case
 	if target != nil {
 		target.set(s.GetSignalId(), memberOf(s))
 		target.touch()
@@ -409,13 +412,22 @@ func (a *assignment) place(ctx context.Context, t *task) (outcome string, err er
 		if s.GetWithdrawn() {
 			message.Case = old.snapshot()
 		} else {
-			exchange.Left = old.snapshot()
+			left = append(left, old.snapshot())
 		}
 	}
+	if a.wrote[s.GetSignalId()] != nil {
+		// What an earlier revision of this batch left is stored nowhere else.
+		left = append(left, last.GetLeft()...)
+		if p := last.GetPublished(); p.GetSignal().GetWithdrawn() && p.GetCase() != nil {
+			left = append(left, p.GetCase())
+		}
+		left = newestOf(left, message.GetCase().GetCaseId())
+	}
+	exchange := &casesv1.Exchange{Published: message, Left: left}
 	t.publish(exchange)
 	a.known[s.GetSignalId()] = &casesv1.Exchange{
 		Published: &casesv1.CaseSignal{Signal: reduced(s), Case: message.Case, Similarity: message.Similarity, Founded: message.Founded},
-		Left:      exchange.Left,
+		Left:      left,
 	}
 	if a.wrote[s.GetSignalId()] == nil {
 		a.order = append(a.order, s.GetSignalId())
@@ -429,9 +441,25 @@ func (a *assignment) place(ctx context.Context, t *task) (outcome string, err er
 func (t *task) publish(e *casesv1.Exchange) {
 	p := e.GetPublished()
 	t.out = []*casesv1.CaseSignal{{Signal: t.signal, Case: p.GetCase(), Similarity: p.GetSimilarity(), Founded: p.GetFounded()}}
-	if left := e.GetLeft(); left != nil {
+	for _, left := range e.GetLeft() {
 		t.out = append(t.out, &casesv1.CaseSignal{Case: left})
 	}
+}
+
+// newestOf keeps the newest snapshot of each case but one.
+func newestOf(cases []*casesv1.Case, but string) []*casesv1.Case {
+	var out []*casesv1.Case
+	for _, c := range cases {
+		i := slices.IndexFunc(out, func(o *casesv1.Case) bool { return o.GetCaseId() == c.GetCaseId() })
+		switch {
+		case c.GetCaseId() == but:
+		case i < 0:
+			out = append(out, c)
+		case c.GetVersion() > out[i].GetVersion():
+			out[i] = c
+		}
+	}
+	return out
 }
 
 // choose finds the case that a signal joins; nil for none. It may be a new one.

@@ -325,9 +325,9 @@ type Exchange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As it was published, with the signal reduced to what its case needs.
 	Published *CaseSignal `protobuf:"bytes,1,opt,name=published,proto3" json:"published,omitempty"`
-	// The case that this revision of the signal left for the published one, or
-	// for none, as that case stood without it.
-	Left          *Case `protobuf:"bytes,2,opt,name=left,proto3" json:"left,omitempty"`
+	// The cases that the signal left for the published one, or for none, as they
+	// stood without it: mostly one, more where several revisions came at once.
+	Left          []*Case `protobuf:"bytes,2,rep,name=left,proto3" json:"left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -369,7 +369,7 @@ func (x *Exchange) GetPublished() *CaseSignal {
 	return nil
 }
 
-func (x *Exchange) GetLeft() *Case {
+func (x *Exchange) GetLeft() []*Case {
 	if x != nil {
 		return x.Left
 	}
@@ -615,7 +615,7 @@ const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\afounded\x18\x04 \x01(\bR\afounded\"l\n" +
 	"\bExchange\x127\n" +
 	"\tpublished\x18\x01 \x01(\v2\x19.hone.cases.v1.CaseSignalR\tpublished\x12'\n" +
-	"\x04left\x18\x02 \x01(\v2\x13.hone.cases.v1.CaseR\x04left\")\n" +
+	"\x04left\x18\x02 \x03(\v2\x13.hone.cases.v1.CaseR\x04left\")\n" +
 	"\x0eGetCaseRequest\x12\x17\n" +
 	"\acase_id\x18\x01 \x01(\tR\x06caseId\":\n" +
 	"\x0fGetCaseResponse\x12'\n" +
