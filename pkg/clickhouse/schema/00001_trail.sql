@@ -107,7 +107,7 @@ CREATE TABLE IF NOT EXISTS signals_log (
 )
 ENGINE = ReplacingMergeTree(revision)
 -- No partitions: a late event can move each of its times, and two revisions in two partitions
--- would both be shown (DECISIONS.md).
+-- would both be shown (DECISIONS.md 8).
 ORDER BY (project_id, session_id, signal_id)
 SETTINGS index_granularity = 256, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Every revision of every signal. Read the view signals instead.';

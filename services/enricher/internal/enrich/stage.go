@@ -196,7 +196,7 @@ func revise(t *trail.Trail) []*signalv1.Signal {
 	set := func(next, old *signalv1.Signal) {
 		// The number of events that the reading rests on. Whoever handles the same log
 		// gives the same content the same number, even if two do at once, and later
-		// content a higher one (DECISIONS.md 8).
+		// content a higher one (DECISIONS.md 7).
 		next.Revision = max(uint32(t.Len()), old.GetRevision()+1)
 		t.SetSignal(next)
 		out = append(out, next)

@@ -362,7 +362,8 @@ func TestTwoOwnersAgreeOnRevisions(t *testing.T) {
 	log := []*eventv1.Event{thumb("f-1", 1, "down"), thumb("f-2", 2, "up"), thumb("f-3", 3, "down")}
 	zombie.process(log[0])
 	zombie.process(log[1], log[2])
-	r.process(log[0], log[1])
+	r.process(log[0])
+	r.process(log[1])
 	r.process(log[2])
 	r.process(thumb("f-4", 4, "up"))
 	got := r.stored(session)

@@ -38,7 +38,7 @@ type Signal struct {
 	// "explicit" (what the user said), "preference" (one of two answers), or the
 	// name of an implicit signal such as "copied".
 	Kind string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Grows by one with every change of content.
+	// Grows with every change of content: the number of events it was read from.
 	Revision uint32 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The signal no longer holds; every later stage undoes what it caused.
 	Withdrawn bool `protobuf:"varint,8,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
