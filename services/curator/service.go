@@ -88,7 +88,7 @@ func (s *Service) wire(m *metrics, keys *auth.Keys) error {
 	}{
 		{stream.DefaultRunnerConfig("hone-curator", stream.TopicRouteHumanReview, stream.TopicRouteFineTune,
 			stream.TopicRoutePromptPatch, stream.TopicRouteProduct), &materialize.Routes{Write: write, NoTarget: m.noTargets}},
-		{stream.DefaultRunnerConfig("hone-curator-curation", stream.TopicCuration), &materialize.Decisions{Write: write, Reviews: st.Reviews}},
+		{stream.DefaultRunnerConfig("hone-curator-curation", stream.TopicCuration), &materialize.Decisions{Write: write, Reviews: st.Reviews, NoTarget: m.noTargets}},
 	} {
 		runner, err := stream.NewRunner(r.cfg, s.cfg.Kafka, r.stage, s.pub, s.tel)
 		if err != nil {
@@ -184,7 +184,7 @@ func newMetrics(meter metric.Meter) (*metrics, error) {
 		return c
 	}
 	m.rows = counter("hone.curator.rows", "Rows written, by kind.")
-	m.noTarget = counter("hone.curator.no_target", "Signals on the fine-tune route with nothing to learn from yet, by reason.")
+	m.noTarget = counter("hone.curator.no_target", "Signals on the fine-tune route, and answers of reviewers, that gave no example yet, by reason.")
 	m.ignored = counter("hone.curator.fold.ignored", "Records on hone.curation that cannot be read.")
 	m.lines = counter("hone.curator.export.rows", "Examples exported, by format.")
 	m.leftOut = counter("hone.curator.export.left_out", "Examples left out of exports, by format and reason.")

@@ -533,7 +533,7 @@ func TestDecisionsThatComeAgainChangeNothing(t *testing.T) {
 	if _, err := routes.Process(t.Context(), []stage.Record{route(t, stream.TopicRouteHumanReview, signal("sg", 1))}); err != nil {
 		t.Fatal(err)
 	}
-	decisions := &materialize.Decisions{Write: st.Write, Reviews: st.Reviews}
+	decisions := &materialize.Decisions{Write: st.Write, Reviews: st.Reviews, NoTarget: func(context.Context, map[string]int) {}}
 	log := []stage.Record{
 		decision(t, 0, materialize.ReviewID("p", "sg"), "dismiss", ""),
 		decision(t, 1, materialize.ReviewID("p", "sg"), "correct", "too late"),

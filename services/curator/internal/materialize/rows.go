@@ -4,6 +4,7 @@ package materialize
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -96,7 +97,7 @@ func addReview(b *store.Batch, e *routed.Event) error {
 	}
 	p, err := payload(&curationv1.Review{ReviewId: id, ProjectId: e.ProjectID, CaseId: e.CaseID,
 		CaseTitle: e.Case.GetTitle(), DecisionId: e.DecisionID, Reason: e.Reason, Signal: e.Signal, State: "open",
-		CreatedAt: timestamppb.New(e.Time)})
+		CreatedAt: timestamppb.New(e.Time), Omitted: e.Omitted})
 	if err != nil {
 		return err
 	}
@@ -112,7 +113,7 @@ func addDatasetRow(b *store.Batch, e *routed.Event) (noTarget string, err error)
 	row := store.DatasetRow{Origin: origin(e), RowID: rowID(e.ProjectID, e.SignalID), Version: version(e), Withdrawn: e.Withdrawn}
 	if !e.Withdrawn {
 		var t target
-		if t, noTarget = findTarget(e.Signal); noTarget != "" {
+		if t, noTarget = findTarget(e.Signal, e.Omitted); noTarget != "" {
 			row.Withdrawn = true
 		} else if err := fillRow(&row, e.Signal.GetInteraction(), t); err != nil {
 			return "", err
@@ -130,9 +131,24 @@ const (
 	NoInteraction = "no_interaction"
 	NoCorrection  = "no_correction"
 	BadEdits      = "edits_do_not_apply"
+	TooLarge      = "too_large"
+	NoAnswer      = "no_answer"
 )
 
-func findTarget(s *signalv1.Signal) (t target, noTarget string) {
+// incomplete says whether a part that an example needs did not come along.
+func incomplete(omitted []string) bool {
+	for _, part := range []string{"signal.interaction", "signal.interaction.system_context", "signal.preferred", "signal.edits", "signal.correction"} {
+		if slices.Contains(omitted, part) {
+			return true
+		}
+	}
+	return false
+}
+
+func findTarget(s *signalv1.Signal, omitted []string) (t target, noTarget string) {
+	if incomplete(omitted) {
+		return target{}, TooLarge
+	}
 	if s.GetInteraction() == nil {
 		return target{}, NoInteraction
 	}
@@ -226,13 +242,14 @@ func addIssue(b *store.Batch, e *routed.Event) {
 
 // addDecision writes a reviewer's decision and the example that it gives. Each
 // decision on a review writes both, with the priority of its place in the log:
-// so the first one stands in both tables, without reading what is there.
-func addDecision(b *store.Batch, offset int64, event *curationv1.CurationEvent, review *store.ReviewItem) error {
+// so the first one stands in both tables, without reading what is there. Where
+// the decision is an answer that gives no example, noTarget says why.
+func addDecision(b *store.Batch, offset int64, event *curationv1.CurationEvent, review *store.ReviewItem) (noTarget string, err error) {
 	d := event.GetReviewDecided()
 	at := d.GetDecidedAt().AsTime()
 	p, err := payload(d)
 	if err != nil {
-		return err
+		return "", err
 	}
 	b.Decisions = append(b.Decisions, store.Decision{ProjectID: event.GetProjectId(), ReviewID: d.GetReviewId(),
 		Priority: priority(offset), CurationID: event.GetCurationId(), SignalID: d.GetSignalId(), CaseID: d.GetCaseId(),
@@ -244,12 +261,21 @@ func addDecision(b *store.Batch, offset int64, event *curationv1.CurationEvent, 
 		DecisionID: review.Review.GetDecisionId(), Reason: review.Review.GetReason(), OccurredAt: at, SessionStartedAt: at}
 	fillOrigin(&o, signal)
 	row := store.DatasetRow{Origin: o, RowID: reviewRowID(event.GetProjectId(), d.GetReviewId()), Version: priority(offset),
-		ReviewID: d.GetReviewId(), Withdrawn: d.GetVerdict() == curation.Dismiss || d.GetAnswer() == "" || signal.GetInteraction() == nil}
-	if !row.Withdrawn {
+		ReviewID: d.GetReviewId()}
+	switch {
+	case d.GetVerdict() == curation.Dismiss:
+		row.Withdrawn = true
+	case incomplete(review.Review.GetOmitted()):
+		row.Withdrawn, noTarget = true, TooLarge
+	case signal.GetInteraction() == nil:
+		row.Withdrawn, noTarget = true, NoInteraction
+	case d.GetAnswer() == "":
+		row.Withdrawn, noTarget = true, NoAnswer
+	default:
 		if err := fillRow(&row, signal.GetInteraction(), target{SourceReview, d.GetAnswer()}); err != nil {
-			return err
+			return "", err
 		}
 	}
 	b.DatasetRows = append(b.DatasetRows, row)
-	return nil
+	return noTarget, nil
 }

@@ -17,14 +17,16 @@ import (
 // error some may be, and the same batch is written again.
 type Writer func(ctx context.Context, b *store.Batch) error
 
+// NoTarget is told, once a batch is written, how many signals on the fine-tune
+// route, or answers of reviewers, gave no example, by reason.
+type NoTarget func(ctx context.Context, byReason map[string]int)
+
 // Routes is the stage on the hone.route.* topics. It only writes rows whose
 // ids and versions depend on the record, so that records may come again and in
 // any order.
 type Routes struct {
-	Write Writer
-	// NoTarget is told, once a batch is written, how many signals on the
-	// fine-tune route had nothing to learn from, by reason.
-	NoTarget func(ctx context.Context, byReason map[string]int)
+	Write    Writer
+	NoTarget NoTarget
 }
 
 // Process implements stage.Stage.
@@ -73,8 +75,9 @@ type ReviewReader func(ctx context.Context, project string, reviewIDs []string) 
 // Decisions is the stage on hone.curation. The priority of what it writes is
 // the record's place in the log, so the first decision on a review stands.
 type Decisions struct {
-	Write   Writer
-	Reviews ReviewReader
+	Write    Writer
+	Reviews  ReviewReader
+	NoTarget NoTarget
 }
 
 var errNoReview = errors.New("the review is not in reviews_log: replay when it is")
@@ -100,7 +103,7 @@ func (s *Decisions) Process(ctx context.Context, in []stage.Record) ([]stage.Rec
 			return nil, fmt.Errorf("read decided reviews: %w", err)
 		}
 	}
-	batch := &store.Batch{}
+	batch, noTarget := &store.Batch{}, map[string]int{}
 	for i, event := range events {
 		if event == nil {
 			continue
@@ -110,12 +113,17 @@ func (s *Decisions) Process(ctx context.Context, in []stage.Record) ([]stage.Rec
 			failed = failed.Fail(i, errNoReview)
 			continue
 		}
-		if err := addDecision(batch, in[i].Offset, event, review); err != nil {
+		why, err := addDecision(batch, in[i].Offset, event, review)
+		if err != nil {
 			failed = failed.Fail(i, err)
+		}
+		if why != "" {
+			noTarget[why]++
 		}
 	}
 	if err := s.Write(ctx, batch); err != nil {
 		return nil, fmt.Errorf("write decisions: %w", err)
 	}
+	s.NoTarget(ctx, noTarget)
 	return nil, failed.ErrorOrNil()
 }

@@ -40,14 +40,21 @@ func TestFindTarget(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			test.signal.Interaction = &eventv1.Interaction{Output: output}
-			got, noTarget := findTarget(test.signal)
+			got, noTarget := findTarget(test.signal, nil)
 			if got != test.want || noTarget != test.noTarget {
 				t.Errorf("got %+v, %q, want %+v, %q", got, noTarget, test.want, test.noTarget)
 			}
 		})
 	}
-	if _, why := findTarget(&signalv1.Signal{Correction: "c"}); why != NoInteraction {
+	if _, why := findTarget(&signalv1.Signal{Correction: "c"}, nil); why != NoInteraction {
 		t.Errorf("without interaction: %q", why)
+	}
+	whole := &signalv1.Signal{Correction: "c", Interaction: &eventv1.Interaction{Output: output}}
+	if _, why := findTarget(whole, []string{"case.examples", "signal.interaction.system_context"}); why != TooLarge {
+		t.Errorf("without its system context: %q", why)
+	}
+	if _, why := findTarget(whole, []string{"signal.interaction.retrieved"}); why != "" {
+		t.Errorf("without retrieved passages: %q", why)
 	}
 }
 

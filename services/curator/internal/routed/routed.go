@@ -38,6 +38,9 @@ type Event struct {
 	Signal *signalv1.Signal
 	// Nil where the signal has no case, and with a withdrawal.
 	Case *casesv1.Case
+	// Parts of signal and case that were too large to come along, as paths such
+	// as "signal.interaction".
+	Omitted []string
 }
 
 type envelope struct {
@@ -55,6 +58,7 @@ type envelope struct {
 		Reason         string          `json:"reason"`
 		Signal         json.RawMessage `json:"signal"`
 		Case           json.RawMessage `json:"case"`
+		Omitted        []string        `json:"omitted"`
 	} `json:"data"`
 }
 
@@ -69,6 +73,7 @@ func Parse(value []byte) (*Event, error) {
 	e := &Event{
 		ProjectID: d.ProjectID, DecisionID: d.DecisionID, SignalID: d.SignalID, Revision: d.SignalRevision,
 		CaseID: d.CaseID, Route: d.Route, Reason: d.Reason, Time: env.Time, Withdrawn: env.Type == TypeWithdrawn,
+		Omitted: d.Omitted,
 	}
 	var errs []error
 	if env.SpecVersion != "1.0" {

@@ -40,9 +40,12 @@ type Review struct {
 	Reason string     `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	Signal *v1.Signal `protobuf:"bytes,7,opt,name=signal,proto3" json:"signal,omitempty"`
 	// "open", "approved", "corrected", "dismissed" or "withdrawn".
-	State         string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	Decided       *ReviewDecided         `protobuf:"bytes,10,opt,name=decided,proto3" json:"decided,omitempty"`
+	State     string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	Decided   *ReviewDecided         `protobuf:"bytes,10,opt,name=decided,proto3" json:"decided,omitempty"`
+	// Parts that were too large to come along, as paths such as
+	// "signal.interaction.system_context". The trail has them.
+	Omitted       []string `protobuf:"bytes,11,rep,name=omitted,proto3" json:"omitted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -143,6 +146,13 @@ func (x *Review) GetCreatedAt() *timestamppb.Timestamp {
 func (x *Review) GetDecided() *ReviewDecided {
 	if x != nil {
 		return x.Decided
+	}
+	return nil
+}
+
+func (x *Review) GetOmitted() []string {
+	if x != nil {
+		return x.Omitted
 	}
 	return nil
 }
@@ -360,7 +370,7 @@ type DatasetRow struct {
 	ProjectId string `protobuf:"bytes,2,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	SignalId  string `protobuf:"bytes,3,opt,name=signal_id,json=signalId,proto3" json:"signal_id,omitempty"`
 	CaseId    string `protobuf:"bytes,4,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
-	// "user-correction", "preference", "review".
+	// "user-correction", "user-edit", "preference" or "review".
 	Source        string `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
 	SystemContext string `protobuf:"bytes,6,opt,name=system_context,json=systemContext,proto3" json:"system_context,omitempty"`
 	Query         string `protobuf:"bytes,7,opt,name=query,proto3" json:"query,omitempty"`
@@ -1031,7 +1041,7 @@ var File_hone_curation_v1_curation_proto protoreflect.FileDescriptor
 
 const file_hone_curation_v1_curation_proto_rawDesc = "" +
 	"\n" +
-	"\x1fhone/curation/v1/curation.proto\x12\x10hone.curation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhone/signal/v1/signal.proto\"\xf1\x02\n" +
+	"\x1fhone/curation/v1/curation.proto\x12\x10hone.curation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhone/signal/v1/signal.proto\"\x8b\x03\n" +
 	"\x06Review\x12\x1b\n" +
 	"\treview_id\x18\x01 \x01(\tR\breviewId\x12\x1d\n" +
 	"\n" +
@@ -1047,7 +1057,8 @@ const file_hone_curation_v1_curation_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\adecided\x18\n" +
-	" \x01(\v2\x1f.hone.curation.v1.ReviewDecidedR\adecided\"\xe1\x01\n" +
+	" \x01(\v2\x1f.hone.curation.v1.ReviewDecidedR\adecided\x12\x18\n" +
+	"\aomitted\x18\v \x03(\tR\aomitted\"\xe1\x01\n" +
 	"\rCurationEvent\x12\x1f\n" +
 	"\vcuration_id\x18\x01 \x01(\tR\n" +
 	"curationId\x12\x1d\n" +
