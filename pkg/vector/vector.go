@@ -392,7 +392,9 @@ func properties(o Object) (*structpb.Struct, error) {
 			return nil, fmt.Errorf("property %s: type %T cannot be stored", name, v)
 		}
 	}
-	fields[payload] = base64.StdEncoding.EncodeToString(o.Payload)
+	if len(o.Payload) > 0 { // Weaviate takes no empty blob
+		fields[payload] = base64.StdEncoding.EncodeToString(o.Payload)
+	}
 	return structpb.NewStruct(fields)
 }
 

@@ -67,7 +67,6 @@ func (s *store) take(ctx context.Context, project string, caseIDs []string) (map
 
 func (s *store) put(cases map[string]*caseState) {
 	for _, c := range cases {
-		c.changed, c.shown = false, c.answer.GetReviewDecided().GetReviewId()
 		s.cache.put(c)
 	}
 }
@@ -174,6 +173,11 @@ func (s *store) writeCases(ctx context.Context, project string, cases map[string
 	}
 	if err := s.index.Upsert(ctx, vector.Cases, project, objects); err != nil {
 		return fmt.Errorf("write cases: %w", err)
+	}
+	for _, c := range cases {
+		if c.changed {
+			c.changed, c.shown = false, c.answer.GetReviewDecided().GetReviewId()
+		}
 	}
 	return nil
 }
