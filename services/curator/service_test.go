@@ -483,6 +483,25 @@ func TestADecisionIsRefusedWhileTheLogIsAway(t *testing.T) {
 	}
 }
 
+func TestNothingIsNotApproved(t *testing.T) {
+	b := newBench(t)
+	c, ctx := b.start(t), b.as(t, "p")
+	s := signal("sg", 1)
+	s.Correction, s.Interaction = "", nil
+	b.broker.Write(t, route(t, stream.TopicRouteHumanReview, s))
+	eventually(t, "the review is open", func() error {
+		ids, err := open(ctx, c)
+		return errors.Join(err, want("open", len(ids), 1))
+	})
+	id := materialize.ReviewID("p", "sg")
+	if _, err := c.DecideReview(ctx, &curationv1.DecideReviewRequest{ReviewId: id, Verdict: "approve"}); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("approve: %v, want FailedPrecondition", err)
+	}
+	if _, err := c.DecideReview(ctx, &curationv1.DecideReviewRequest{ReviewId: id, Verdict: "correct", Answer: "a"}); err != nil {
+		t.Errorf("correct: %v", err)
+	}
+}
+
 func TestRecordsInAnyOrderEndTheSame(t *testing.T) {
 	b := newBench(t)
 	st := store.New(b.conn)

@@ -137,6 +137,9 @@ func (r *Reviews) DecideReview(ctx context.Context, req *curationv1.DecideReview
 		if item.Withdrawn {
 			return nil, status.Error(codes.FailedPrecondition, "the review is withdrawn: its signal was taken back or changed")
 		}
+		if req.GetVerdict() == curation.Approve && event.GetReviewDecided().GetAnswer() == "" {
+			return nil, status.Error(codes.FailedPrecondition, "there is no answer to approve: the review has neither a correction nor an output")
+		}
 		if stands, err = r.decide(ctx, event); err != nil {
 			return nil, err
 		}
