@@ -73,23 +73,58 @@ type WithdrawnData struct {
 	Links          EventLinks `json:"links"`
 }
 
-// routed makes an event for each route of a decision.
-func routed(d *saved, cs *casesv1.CaseSignal, headers []stage.Header) ([]stage.Record, error) {
-	if len(d.Routes) == 0 {
-		return nil, nil
-	}
-	var out []stage.Record
-	for _, route := range d.Routes {
-		value, err := routedEvent(d, cs, route)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, record(d, route, value, headers))
-	}
-	return out, nil
+// output is what one input causes.
+type output struct {
+	records []stage.Record
+	// Fields that were left out of the events.
+	omitted []string
+	// Headers of each record.
+	headers []stage.Header
 }
 
-func routedEvent(d *saved, cs *casesv1.CaseSignal, route string) ([]byte, error) {
+// routed adds an event for each route of a decision.
+func (o *output) routed(d *saved, cs *casesv1.CaseSignal) error {
+	for _, route := range d.Routes {
+		value, omitted, err := routedEvent(d, cs, route)
+		if err != nil {
+			return err
+		}
+		o.add(d, route, value)
+		o.omitted = append(o.omitted, omitted...)
+	}
+	return nil
+}
+
+// withdrawn adds the event that takes a decision's route back. by is the
+// decision that replaced it.
+func (o *output) withdrawn(d, by *saved, route string) error {
+	reason := "The signal changed, and the new decision no longer sends it here: " + by.Reason
+	if by.Rule == RuleWithdrawn {
+		reason = by.Reason
+	}
+	value, err := cloudEvent(d, by, EventWithdrawn, route, WithdrawnData{
+		ProjectID: d.ProjectId, Route: route, Reason: reason, DecisionID: d.DecisionId, SignalID: d.SignalId,
+		SignalRevision: by.SignalRevision, Links: links(d),
+	})
+	if err != nil {
+		return err
+	}
+	o.add(d, route, value)
+	return nil
+}
+
+func (o *output) add(d *saved, route string, value []byte) {
+	o.records = append(o.records, stage.Record{
+		Topic:   stream.RouteTopic(route),
+		Key:     stream.SessionKey(d.ProjectId, d.SessionId),
+		Value:   value,
+		Headers: o.headers,
+	})
+}
+
+// routedEvent makes an event of at most maxEvent bytes, and says what it had to
+// leave out.
+func routedEvent(d *saved, cs *casesv1.CaseSignal, route string) (value []byte, omitted []string, err error) {
 	data := RouteData{
 		ProjectID: d.ProjectId, Route: route, Reason: d.Reason, Rule: d.Rule, PolicyVersion: d.PolicyVersion,
 		DecisionID: d.DecisionId, SignalID: d.SignalId, SignalRevision: d.SignalRevision, CaseID: d.CaseId,
@@ -104,19 +139,17 @@ func routedEvent(d *saved, cs *casesv1.CaseSignal, route string) ([]byte, error)
 		"signal.categories", "signal.comment", "signal.correction",
 	}
 	for {
-		var err error
 		if data.Signal, err = toJSON(kept.Signal, kept.Signal != nil); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if data.Case, err = toJSON(kept.Case, kept.Case != nil); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		value, err := cloudEvent(d, d, EventRouted, route, data)
-		if err != nil {
-			return nil, err
+		if value, err = cloudEvent(d, d, EventRouted, route, data); err != nil {
+			return nil, nil, err
 		}
 		if len(value) <= maxEvent {
-			return value, nil
+			return value, data.Omitted, nil
 		}
 		if len(data.Omitted) == 0 {
 			kept = proto.CloneOf(kept) // the input is not ours to change
@@ -129,26 +162,9 @@ func routedEvent(d *saved, cs *casesv1.CaseSignal, route string) ([]byte, error)
 			drops = drops[1:]
 		}
 		if !dropped {
-			return nil, fmt.Errorf("event of signal %s has %d bytes without its content, more than %d: its ids are too long", d.SignalId, len(value), maxEvent)
+			return nil, nil, fmt.Errorf("event of signal %s has %d bytes without its content, more than %d: its ids are too long", d.SignalId, len(value), maxEvent)
 		}
 	}
-}
-
-// withdrawn makes the event that takes a decision's route back. by is the
-// decision that replaced it.
-func withdrawn(d, by *saved, route string, headers []stage.Header) (stage.Record, error) {
-	reason := "The signal changed, and the new decision no longer sends it here: " + by.Reason
-	if by.Rule == RuleWithdrawn {
-		reason = by.Reason
-	}
-	value, err := cloudEvent(d, by, EventWithdrawn, route, WithdrawnData{
-		ProjectID: d.ProjectId, Route: route, Reason: reason, DecisionID: d.DecisionId, SignalID: d.SignalId,
-		SignalRevision: by.SignalRevision, Links: links(d),
-	})
-	if err != nil {
-		return stage.Record{}, err
-	}
-	return record(d, route, value, headers), nil
 }
 
 // cloudEvent is about decision d, caused by decision by.
@@ -177,15 +193,6 @@ func cloudEvent(d, by *saved, kind, route string, data any) ([]byte, error) {
 		return nil, fmt.Errorf("encode event of signal %s: %w", d.SignalId, err)
 	}
 	return buf.Bytes(), nil
-}
-
-func record(d *saved, route string, value []byte, headers []stage.Header) stage.Record {
-	return stage.Record{
-		Topic:   stream.RouteTopic(route),
-		Key:     stream.SessionKey(d.ProjectId, d.SessionId),
-		Value:   value,
-		Headers: headers,
-	}
 }
 
 // eventHeaders are the headers of events that an input causes: its trace goes on.

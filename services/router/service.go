@@ -81,11 +81,11 @@ func newService(cfg Config, tel *telemetry.Telemetry) (*Service, error) {
 		return nil, errors.Join(err, s.conn.Close())
 	}
 	st := &store{conn: s.conn}
-	stage, err := newRouter(st, policy, time.Now, tel)
+	rt, err := newRouter(st, policy, time.Now, tel)
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	if s.runner, err = stream.NewRunner(stream.DefaultRunnerConfig("hone-router", stream.TopicCases), cfg.Kafka, stage, s.pub, tel); err != nil {
+	if s.runner, err = stream.NewRunner(stream.DefaultRunnerConfig("hone-router", stream.TopicCases), cfg.Kafka, rt, s.pub, tel); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)

@@ -36,15 +36,18 @@ type router struct {
 	tel     *telemetry.Telemetry
 	signals metric.Int64Counter
 	errors  metric.Int64Counter
+	omitted metric.Int64Counter
 }
 
 func newRouter(st *store, policy *Policy, now func() time.Time, tel *telemetry.Telemetry) (*router, error) {
 	r := &router{store: st, policy: policy, now: now, tel: tel}
-	var errs [2]error
+	var errs [3]error
 	r.signals, errs[0] = tel.Meter.Int64Counter("hone.router.signals",
 		metric.WithDescription("Signals by result: decided, repeated (published again as stored) or stale (older than the stored revision, no effect)."))
 	r.errors, errs[1] = tel.Meter.Int64Counter("hone.router.rule_errors",
 		metric.WithDescription("Conditions that could not be evaluated, by rule."))
+	r.omitted, errs[2] = tel.Meter.Int64Counter("hone.router.omitted_fields",
+		metric.WithDescription("Fields left out of events that would be too large for Kafka, by field. The events name them."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("create metrics: %w", err)
 	}
@@ -72,12 +75,13 @@ func (r *router) Process(ctx context.Context, in []stage.Record) ([]stage.Record
 		return nil, err
 	}
 
-	b := batch{router: r, histories: histories, cases: map[caseKey]*casesv1.Case{}, done: map[string]bool{}, counts: map[string]int64{}, ruleErrors: map[string]int64{}}
+	b := batch{router: r, histories: histories, cases: map[caseKey]*casesv1.Case{}, done: map[string]bool{},
+		counts: map[string]int64{}, ruleErrors: map[string]int64{}, omissions: map[string]int64{}}
 	for i, cs := range values {
 		if cs == nil {
 			continue
 		}
-		if err := b.add(cs, eventHeaders(in[i])); err != nil {
+		if err := b.add(cs, &output{headers: eventHeaders(in[i])}); err != nil {
 			failed = failed.Fail(i, err)
 		}
 	}
@@ -148,10 +152,11 @@ type batch struct {
 
 	counts     map[string]int64
 	ruleErrors map[string]int64
+	omissions  map[string]int64
 }
 
 // add handles one input. After an error it has changed nothing.
-func (b *batch) add(cs *casesv1.CaseSignal, headers []stage.Header) error {
+func (b *batch) add(cs *casesv1.CaseSignal, out *output) error {
 	s := cs.Signal
 	if s == nil {
 		b.snapshot(cs.Case)
@@ -170,8 +175,7 @@ func (b *batch) add(cs *casesv1.CaseSignal, headers []stage.Header) error {
 		if b.done[d.DecisionId] {
 			break // came twice in this batch
 		}
-		out, err := publishAgain(h, cs, headers)
-		if err != nil {
+		if err := out.again(h, cs); err != nil {
 			return err
 		}
 		b.publish(d, out)
@@ -182,8 +186,7 @@ func (b *batch) add(cs *casesv1.CaseSignal, headers []stage.Header) error {
 		if err != nil {
 			return err
 		}
-		out, err := publishNew(h, d, cs, headers)
-		if err != nil {
+		if err := out.next(h, d, cs); err != nil {
 			return err
 		}
 		b.publish(d, out)
@@ -201,9 +204,12 @@ func (b *batch) add(cs *casesv1.CaseSignal, headers []stage.Header) error {
 	return nil
 }
 
-func (b *batch) publish(d *saved, out []stage.Record) {
+func (b *batch) publish(d *saved, out *output) {
 	b.done[d.DecisionId] = true
-	b.out = append(b.out, out...)
+	b.out = append(b.out, out.records...)
+	for _, field := range out.omitted {
+		b.omissions[field]++
+	}
 }
 
 // snapshot keeps the newest snapshot of each case.
@@ -221,6 +227,9 @@ func (b *batch) snapshot(c *casesv1.Case) {
 func (b *batch) count(ctx context.Context) {
 	for result, n := range b.counts {
 		b.signals.Add(ctx, n, metric.WithAttributes(attribute.String("result", result)))
+	}
+	for field, n := range b.omissions {
+		b.omitted.Add(ctx, n, metric.WithAttributes(attribute.String("field", field)))
 	}
 	for rule, n := range b.ruleErrors {
 		b.errors.Add(ctx, n, metric.WithAttributes(attribute.String("rule", rule)))
@@ -269,34 +278,30 @@ func (h history) repair() {
 	}
 }
 
-// publishNew makes the events of a decision that follows those of h.
-func publishNew(h history, d *saved, cs *casesv1.CaseSignal, headers []stage.Header) ([]stage.Record, error) {
-	out, err := routed(d, cs, headers)
-	if err != nil || len(h) == 0 {
-		return out, err
+// next adds the events of a decision that follows those of h.
+func (o *output) next(h history, d *saved, cs *casesv1.CaseSignal) error {
+	if err := o.routed(d, cs); err != nil || len(h) == 0 {
+		return err
 	}
 	last := h[len(h)-1]
 	for _, route := range last.Routes {
 		if slices.Contains(d.Routes, route) {
 			continue
 		}
-		rec, err := withdrawn(last, d, route, headers)
-		if err != nil {
-			return nil, err
+		if err := o.withdrawn(last, d, route); err != nil {
+			return err
 		}
-		out = append(out, rec)
 	}
-	return out, nil
+	return nil
 }
 
-// publishAgain makes the events of the last decision of h, and of all that was
-// ever withdrawn and did not come back: which of these were published before is
-// not known.
-func publishAgain(h history, cs *casesv1.CaseSignal, headers []stage.Header) ([]stage.Record, error) {
+// again adds the events of the last decision of h, and of all that was ever
+// withdrawn and did not come back: which of these were published before is not
+// known.
+func (o *output) again(h history, cs *casesv1.CaseSignal) error {
 	last := h[len(h)-1]
-	out, err := routed(last, cs, headers)
-	if err != nil {
-		return nil, err
+	if err := o.routed(last, cs); err != nil {
+		return err
 	}
 	held := slices.Clone(last.Routes)
 	for i := len(h) - 2; i >= 0; i-- {
@@ -305,12 +310,10 @@ func publishAgain(h history, cs *casesv1.CaseSignal, headers []stage.Header) ([]
 				continue
 			}
 			held = append(held, route)
-			rec, err := withdrawn(h[i], h[i+1], route, headers)
-			if err != nil {
-				return nil, err
+			if err := o.withdrawn(h[i], h[i+1], route); err != nil {
+				return err
 			}
-			out = append(out, rec)
 		}
 	}
-	return out, nil
+	return nil
 }

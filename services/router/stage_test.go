@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 }
 
 // database is a migrated database of the test's own.
-func database(t *testing.T) clickhouse.Config {
+func database(t testing.TB) clickhouse.Config {
 	t.Helper()
 	cfg := clickhouse.DefaultConfig()
 	cfg.Addr = []string{embeddedtest.ClickHouse(t).Addr}
@@ -60,7 +60,7 @@ func database(t *testing.T) clickhouse.Config {
 	return cfg
 }
 
-func open(t *testing.T, cfg clickhouse.Config) driver.Conn {
+func open(t testing.TB, cfg clickhouse.Config) driver.Conn {
 	t.Helper()
 	conn, err := clickhouse.Open(cfg)
 	if err != nil {
@@ -80,7 +80,7 @@ type bench struct {
 	conn driver.Conn
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	conn := open(t, database(t))
 	clock := time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
@@ -201,7 +201,11 @@ func with(cs *casesv1.CaseSignal, change func(*casesv1.CaseSignal)) *casesv1.Cas
 	return cs
 }
 
-func positive(cs *casesv1.CaseSignal) { cs.Signal.Polarity = "positive" }
+// positive is what a thumb that was flipped leaves.
+func positive(cs *casesv1.CaseSignal) {
+	cs.Signal.Polarity, cs.Signal.Rating = "positive", ptr(1.0)
+	cs.Signal.Category, cs.Signal.Categories, cs.Signal.Comment, cs.Signal.Correction = "", nil, "", ""
+}
 
 func gone(cs *casesv1.CaseSignal) { cs.Signal.Withdrawn = true }
 
@@ -603,7 +607,7 @@ func freeAddr(t *testing.T) string {
 // compares what a reader of the route topics ends up with.
 func TestAnyCrashesEndInOneState(t *testing.T) {
 	b := newBench(t)
-	for seed := range uint64(15) {
+	for seed := range uint64(8) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		log, want := randomLog(r, fmt.Sprintf("s-%d", seed))
 		held := map[string]uint32{} // route and signal -> revision
@@ -686,4 +690,23 @@ func randomLog(r *rand.Rand, session string) (log []*casesv1.CaseSignal, want ma
 		}
 	}
 	return log, want
+}
+
+func BenchmarkProcess(b *testing.B) {
+	bench := newBench(b)
+	n := 0
+	for b.Loop() {
+		var css []*casesv1.CaseSignal
+		for range 500 {
+			cs := complaint(1)
+			cs.Signal.SignalId = fmt.Sprint("sg_", n)
+			cs.Case.CaseId = fmt.Sprint("cs_", n%100)
+			css = append(css, cs)
+			n++
+		}
+		if _, err := bench.Process(b.Context(), input(css...)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "signals/s")
 }

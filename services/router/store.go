@@ -10,6 +10,7 @@ import (
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -288,9 +289,6 @@ type caseKey struct{ project, id string }
 // save writes snapshots of cases, and those decisions that are not stored as
 // they are.
 func (s *store) save(ctx context.Context, cases map[caseKey]*casesv1.Case, histories map[signalKey]history) error {
-	if err := casesTable().Insert(ctx, s.conn, slices.Collect(maps.Values(cases))); err != nil {
-		return err
-	}
 	var rows []*decisionRow
 	for _, h := range histories {
 		for _, d := range h {
@@ -301,5 +299,9 @@ func (s *store) save(ctx context.Context, cases map[caseKey]*casesv1.Case, histo
 		}
 	}
 	slices.SortFunc(rows, func(a, b *decisionRow) int { return strings.Compare(a.DecisionID, b.DecisionID) })
-	return decisionsTable().Insert(ctx, s.conn, rows)
+	// Neither needs the other, and each waits for the disk.
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return casesTable().Insert(gctx, s.conn, slices.Collect(maps.Values(cases))) })
+	g.Go(func() error { return decisionsTable().Insert(gctx, s.conn, rows) })
+	return g.Wait()
 }
