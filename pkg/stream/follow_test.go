@@ -17,7 +17,7 @@ import (
 )
 
 func TestFollowReadsAllThenWhatComes(t *testing.T) {
-	b := streamtest.StartBroker(t)
+	b := streamtest.StartBroker(t, streamtest.Persistent())
 	const old = 200
 	for i := range old {
 		b.Write(t, event(fmt.Sprint("k", i%7), i))
@@ -142,7 +142,7 @@ func TestTailMergesPartitionsByTime(t *testing.T) {
 }
 
 func TestEnsureTopicsWaitsForTheBroker(t *testing.T) {
-	b := streamtest.StartBroker(t)
+	b := streamtest.StartBroker(t, streamtest.Persistent())
 	b.Stop(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

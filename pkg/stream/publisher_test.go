@@ -234,7 +234,7 @@ func TestPublishFailsFastWithoutBroker(t *testing.T) {
 		failsFast(t, newPublisher(t, cfg))
 	})
 	t.Run("gone", func(t *testing.T) {
-		b := streamtest.StartBroker(t)
+		b := streamtest.StartBroker(t, streamtest.Persistent())
 		pub := newPublisher(t, b.Config())
 		if err := pub.Publish(context.Background(), event("a", 0)); err != nil {
 			t.Fatal(err)

@@ -455,7 +455,7 @@ func TestRunnerDoesNotCommitWhatItLost(t *testing.T) {
 }
 
 func TestRunnerOutlivesItsBroker(t *testing.T) {
-	b := streamtest.StartBroker(t)
+	b := streamtest.StartBroker(t, streamtest.Persistent())
 	r, _ := startRunner(t, runnerConfig(stream.TopicEvents), b.Config(), stage.Func(forward))
 	b.Write(t, event("a", 0))
 	b.Read(t, stream.TopicSignals, 1)
@@ -500,7 +500,7 @@ func TestRunnerReadiness(t *testing.T) {
 }
 
 func TestRunnerStartsWithoutBroker(t *testing.T) {
-	b := streamtest.StartBroker(t)
+	b := streamtest.StartBroker(t, streamtest.Persistent())
 	b.Stop(t)
 	r, stop := startRunner(t, runnerConfig(stream.TopicEvents), b.Config(), stage.Func(forward))
 	eventually(t, "not ready", func() bool {

@@ -34,11 +34,15 @@ type Option func(*options)
 
 type options struct {
 	partitions int
+	persistent bool
 	kfake      []kfake.Opt
 }
 
 // Partitions is how many the topics keyed by session have. Default 3.
 func Partitions(n int) Option { return func(o *options) { o.partitions = n } }
+
+// Persistent keeps the data on disk, as Start after Stop needs.
+func Persistent() Option { return func(o *options) { o.persistent = true } }
 
 // Kfake passes options on to the broker.
 func Kfake(opts ...kfake.Opt) Option {
@@ -52,7 +56,10 @@ func StartBroker(t testing.TB, opts ...Option) *Broker {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	b := &Broker{cfg: stream.DefaultConfig(), dir: t.TempDir(), kfake: o.kfake}
+	b := &Broker{cfg: stream.DefaultConfig(), kfake: o.kfake}
+	if o.persistent {
+		b.dir = t.TempDir()
+	}
 	b.Start(t)
 	t.Cleanup(func() { b.Cluster.Close() })
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
@@ -63,14 +70,20 @@ func StartBroker(t testing.TB, opts ...Option) *Broker {
 	return b
 }
 
-// Stop is what a crash of the broker looks like to clients. Its data stays.
+// Stop is what a crash of the broker looks like to clients.
 func (b *Broker) Stop(testing.TB) { b.Cluster.Close() }
 
 // Start runs a stopped broker again, on the same address.
 func (b *Broker) Start(t testing.TB) {
 	t.Helper()
-	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.DataDir(b.dir)}
+	opts := []kfake.Opt{kfake.NumBrokers(1)}
+	if b.dir != "" {
+		opts = append(opts, kfake.DataDir(b.dir))
+	}
 	if b.port != 0 {
+		if b.dir == "" {
+			t.Fatal("start broker again: its data is gone; start it with streamtest.Persistent()")
+		}
 		opts = append(opts, kfake.Ports(b.port))
 	}
 	cluster, err := kfake.NewCluster(append(opts, b.kfake...)...)
