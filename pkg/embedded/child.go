@@ -97,8 +97,15 @@ func startChild(name string, env []string, logs []string, args ...string) (*chil
 	return c, nil
 }
 
-// awaitReady polls ready until it succeeds, the child ends or ctx ends.
+// startTimeout bounds how long a child may take until it is ready; loading much
+// data takes time.
+const startTimeout = 2 * time.Minute
+
+// awaitReady polls ready until it succeeds, the child ends, or ctx or
+// startTimeout does.
 func (c *child) awaitReady(ctx context.Context, ready func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%w after %s", context.DeadlineExceeded, startTimeout))
+	defer cancel()
 	tick := time.NewTicker(25 * time.Millisecond)
 	defer tick.Stop()
 	for {

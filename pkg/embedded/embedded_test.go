@@ -243,13 +243,15 @@ func TestAMissingPartSaysHowToGetIt(t *testing.T) {
 }
 
 func TestAFailedStartShowsTheReason(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/metadata", []byte("in the way"), 0o600); err != nil {
+	o := embedded.ClickHouseOptions{Dir: t.TempDir()}
+	c, err := embedded.StartClickHouse(t.Context(), o)
+	if err != nil {
 		t.Fatal(err)
 	}
-	_, err := embedded.StartClickHouse(t.Context(), embedded.ClickHouseOptions{Dir: dir})
-	if err == nil || !strings.Contains(err.Error(), "metadata") {
-		t.Errorf("got %v, want ClickHouse's own words", err)
+	defer stop(t, c)
+	_, err = embedded.StartClickHouse(t.Context(), o)
+	if err == nil || !strings.Contains(err.Error(), "Another server instance") {
+		t.Errorf("second server on one folder: %v, want ClickHouse's own words", err)
 	}
 }
 
