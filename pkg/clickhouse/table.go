@@ -70,7 +70,7 @@ var (
 )
 
 // CheckTime says whether a time can be stored: from 1970 to 2199. Check before
-// Insert, where one bad value spoils the batch.
+// Insert, which would store another time.
 func CheckTime(t time.Time) error {
 	if t.Before(minTime) || !t.Before(maxTime) {
 		return fmt.Errorf("time %s: want one from 1970 to 2199", t.Format(time.RFC3339))
