@@ -46,7 +46,7 @@ func newTopicCommand(g *global) *cobra.Command {
 			return err
 		},
 	}
-	tail.Flags().IntVarP(&last, "number", "n", 10, "how many records, over all partitions")
+	tail.Flags().IntVarP(&last, "number", "n", 10, "how many records of each partition")
 	tail.Flags().BoolVarP(&follow, "follow", "f", false, "wait for more")
 	cmd.AddCommand(tail)
 	return cmd
@@ -147,7 +147,7 @@ func newDLQCommand(g *global) *cobra.Command {
 			return table(cmd.OutOrStdout(), []string{"when", "stage", "record", "attempts", "cause"}, rows)
 		},
 	}
-	list.Flags().IntVarP(&last, "number", "n", 50, "how many")
+	list.Flags().IntVarP(&last, "number", "n", 50, "how many of each partition")
 	cmd.AddCommand(list)
 	return cmd
 }

@@ -1,0 +1,67 @@
+package standalone
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/honeloop/hone/pkg/auth"
+)
+
+const (
+	credentialsFile = "credentials.json"
+	keysFile        = "keys.yaml"
+	project         = "default"
+)
+
+// credentials are what endpoints.json tells again at every start. The services
+// see only the hashes.
+type credentials struct {
+	PublishableKey string `json:"publishable_key"`
+	SecretKey      string `json:"secret_key"`
+	WeaviateKey    string `json:"weaviate_key"`
+}
+
+// localOrigins are where a page under development comes from.
+var localOrigins = []string{"http://localhost:3000", "http://localhost:5173", "http://localhost:8080", "http://127.0.0.1:8080"}
+
+// loadCredentials reads the credentials of dir, or makes the project, its keys
+// and the credentials, and says so.
+func loadCredentials(dir string) (creds credentials, made bool, err error) {
+	path := filepath.Join(dir, credentialsFile)
+	data, err := os.ReadFile(path)
+	if err == nil {
+		if err := json.Unmarshal(data, &creds); err != nil {
+			return credentials{}, false, fmt.Errorf("read credentials %s: %w", path, err)
+		}
+		return creds, false, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return credentials{}, false, fmt.Errorf("read credentials: %w", err)
+	}
+	publishable, publishablePlain, err := auth.Mint(project, auth.Publishable)
+	if err != nil {
+		return credentials{}, false, err
+	}
+	publishable.Origins = localOrigins
+	secret, secretPlain, err := auth.Mint(project, auth.Secret)
+	if err != nil {
+		return credentials{}, false, err
+	}
+	creds = credentials{publishablePlain, secretPlain, rand.Text()}
+	if data, err = json.MarshalIndent(creds, "", "  "); err != nil {
+		return credentials{}, false, fmt.Errorf("write credentials: %w", err)
+	}
+	// The keys first: credentials without keys would never be made again.
+	if err := auth.WriteKeys(filepath.Join(dir, keysFile), []auth.Key{publishable, secret}); err != nil {
+		return credentials{}, false, err
+	}
+	if err := os.WriteFile(path, append(data, '\n'), 0o600); err != nil {
+		return credentials{}, false, fmt.Errorf("write credentials: %w", err)
+	}
+	return creds, true, nil
+}

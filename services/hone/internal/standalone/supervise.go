@@ -1,0 +1,116 @@
+package standalone
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// part is a child process.
+type part interface {
+	Done() <-chan struct{}
+	Err() error
+	Stop(ctx context.Context) error
+}
+
+const (
+	restartMin = 200 * time.Millisecond
+	restartMax = 10 * time.Second
+	// A child that lived this long starts its waits anew.
+	restartCalm  = time.Minute
+	startTimeout = time.Minute
+)
+
+// supervised is a child process that is started again when it dies.
+type supervised struct {
+	name     string
+	progress *printer
+	cancel   context.CancelFunc
+	done     chan struct{}
+
+	mu   sync.Mutex
+	part part
+}
+
+func newSupervised(name string, progress *printer) *supervised {
+	return &supervised{name: name, progress: progress}
+}
+
+// start starts the child and watches over it until stop.
+func (s *supervised) start(ctx context.Context, start func(context.Context) (part, error)) error {
+	p, err := start(ctx)
+	if err != nil {
+		return err
+	}
+	watching, cancel := context.WithCancel(context.Background())
+	s.part, s.cancel, s.done = p, cancel, make(chan struct{})
+	go func() {
+		defer close(s.done)
+		s.watch(watching, start)
+	}()
+	return nil
+}
+
+func (s *supervised) watch(ctx context.Context, start func(context.Context) (part, error)) {
+	wait := restartMin
+	began := time.Now()
+	for {
+		select {
+		case <-s.part.Done():
+		case <-ctx.Done():
+			return
+		}
+		cause := s.part.Err()
+		if time.Since(began) > restartCalm {
+			wait = restartMin
+		}
+		s.progress.printf("%s died (%v), starting it again\n", s.name, cause)
+		for {
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return
+			}
+			wait = min(2*wait, restartMax)
+			began = time.Now()
+			p, err := s.again(ctx, start)
+			if ctx.Err() != nil {
+				return
+			}
+			if err == nil {
+				s.progress.printf("%s ready again after %s\n", s.name, time.Since(began).Round(10*time.Millisecond))
+				s.mu.Lock()
+				s.part = p
+				s.mu.Unlock()
+				break
+			}
+			s.progress.printf("%s does not start, trying again: %v\n", s.name, err)
+		}
+	}
+}
+
+func (s *supervised) again(ctx context.Context, start func(context.Context) (part, error)) (part, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	return start(ctx)
+}
+
+// stop ends the watch and the child.
+func (s *supervised) stop(ctx context.Context) error {
+	if s.cancel == nil {
+		return nil // it never started
+	}
+	s.cancel()
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+		return fmt.Errorf("stop %s: %w", s.name, ctx.Err())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.part.Stop(ctx); err != nil {
+		return fmt.Errorf("stop %s: %w", s.name, err)
+	}
+	return nil
+}
