@@ -147,7 +147,7 @@ func TestKafkaAwayIs503(t *testing.T) {
 		t.Error("the answer shows the inside")
 	}
 	// A request that could be good the next time is not the caller's mistake.
-	f.send(`{"events":[` + bad + `,` + good + `]}`).wantError(t, 503, "unavailable", "events[1]", "could not be made durable")
+	f.send(`{"events":[`+bad+`,`+good+`]}`).wantError(t, 503, "unavailable", "events[1]", "could not be made durable")
 }
 
 func TestKafkaThatTakesAPartAcceptsThatPart(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -70,6 +71,7 @@ type Gateway struct {
 	owners   []owner
 	routes   []route
 	inFlight chan struct{}
+	close    func() error
 }
 
 // owner is a service and the protobuf package it owns.
@@ -83,6 +85,7 @@ type owner struct {
 // New connects to nothing yet. Close it.
 func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{cfg: cfg, inFlight: make(chan struct{}, cfg.MaxInFlight)}
+	g.close = sync.OnceValue(g.closeAll)
 	conns := map[string]*grpc.ClientConn{}
 	for _, o := range []struct {
 		name, addr string
@@ -124,8 +127,10 @@ func dial(addr string, maxMessage int) (*grpc.ClientConn, error) {
 	)
 }
 
-// Close ends all connections.
-func (g *Gateway) Close() error {
+// Close ends all connections. More than once is the same as once.
+func (g *Gateway) Close() error { return g.close() }
+
+func (g *Gateway) closeAll() error {
 	var errs []error
 	closed := map[*grpc.ClientConn]bool{}
 	for _, o := range g.owners {
