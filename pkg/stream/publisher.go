@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/honeloop/hone/pkg/stage"
@@ -78,6 +78,8 @@ type Publisher struct {
 	client  *client
 	bytes   *semaphore.Weighted
 	metrics publisherMetrics
+	// encoders are *batchEncoder that nobody uses.
+	encoders sync.Pool
 
 	mu     sync.Mutex
 	closed bool
@@ -454,27 +456,42 @@ func (p *Publisher) send(q *queue, batch []*entry) {
 func (p *Publisher) produce(q *queue, batch []*entry) error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.PublishTimeout)
 	defer cancel()
-	records, bytes := 0, 0
+	records, size := 0, 0
 	for _, e := range batch {
 		records += len(e.recs)
-		bytes += e.bytes
+		size += e.bytes
+	}
+	start := time.Now()
+	enc, _ := p.encoders.Get().(*batchEncoder)
+	if enc == nil {
+		var err error
+		if enc, err = newBatchEncoder(); err != nil {
+			return err
+		}
+	}
+	encoded, err := enc.encode(batch, start)
+	if err != nil {
+		return fmt.Errorf("produce to %s, partition %d: %w", q.topic, q.partition, err)
 	}
 	wait := backoff{min: 20 * time.Millisecond, max: 500 * time.Millisecond}
-	start := time.Now()
 	for attempt := 1; ; attempt++ {
-		res, err := p.client.kafka.Produce(ctx, &kafka.ProduceRequest{
+		res, err := p.client.kafka.RawProduce(ctx, &kafka.RawProduceRequest{
 			Topic:     q.topic,
 			Partition: q.partition,
 			// The zero value asks for no answer at all.
 			RequiredAcks: kafka.RequireAll,
-			Compression:  kafka.Lz4,
-			Records:      &entryReader{entries: batch},
+			RawRecords:   protocol.RawRecordSet{Reader: bytes.NewReader(encoded)},
 		})
 		if err == nil {
 			err = res.Error
 		}
-		p.metrics.produced(q.topic, records, bytes, time.Since(start), err)
+		p.metrics.produced(q.topic, records, size, time.Since(start), err)
+		start = time.Now()
 		if err == nil {
+			// After an error the transport may still be reading it.
+			if attempt == 1 && cap(enc.out) <= encoderKeepsCap {
+				p.encoders.Put(enc)
+			}
 			return nil
 		}
 		err = fmt.Errorf("produce to %s, partition %d: %w", q.topic, q.partition, err)
@@ -500,46 +517,6 @@ func (p *Publisher) produce(q *queue, batch []*entry) error {
 			return unavailable(err)
 		}
 	}
-}
-
-// entryReader gives the records of entries to kafka-go.
-type entryReader struct {
-	entries  []*entry
-	i, j     int
-	rec      kafka.Record
-	key, val bytesReader
-}
-
-func (r *entryReader) ReadRecord() (*kafka.Record, error) {
-	for r.i < len(r.entries) && r.j == len(r.entries[r.i].recs) {
-		r.i, r.j = r.i+1, 0
-	}
-	if r.i == len(r.entries) {
-		return nil, io.EOF
-	}
-	rec := r.entries[r.i].recs[r.j]
-	r.j++
-	r.rec = kafka.Record{Time: rec.Time, Key: r.key.of(rec.Key), Value: r.val.of(rec.Value)}
-	if len(rec.Headers) > 0 {
-		r.rec.Headers = make([]kafka.Header, len(rec.Headers))
-		for i, h := range rec.Headers {
-			r.rec.Headers[i] = kafka.Header(h)
-		}
-	}
-	return &r.rec, nil
-}
-
-// bytesReader is kafka.Bytes without an allocation.
-type bytesReader struct{ bytes.Reader }
-
-func (r *bytesReader) Close() error { return nil }
-
-func (r *bytesReader) of(b []byte) kafka.Bytes {
-	if b == nil {
-		return nil
-	}
-	r.Reset(b)
-	return r
 }
 
 func recordSize(r *stage.Record) int {

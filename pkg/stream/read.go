@@ -145,6 +145,9 @@ func (s *slab) read(b kafka.Bytes) ([]byte, error) {
 		return nil, nil
 	}
 	n := b.Len()
+	if n == 0 {
+		return []byte{}, b.Close() // not nil, which is another value to Kafka
+	}
 	if n > len(s.free) {
 		s.free = make([]byte, max(n, 64<<10))
 	}
