@@ -1,0 +1,118 @@
+# Everything that a developer or CI calls. `make help` lists it.
+
+MODULES := proto pkg services examples
+HONE    := bin/hone
+SHELL   := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Where scripts/setup puts what Hone runs on; the same rule as embedded.CacheDir.
+ifeq ($(shell uname -s),Darwin)
+CACHE := $(if $(HONE_CACHE),$(HONE_CACHE),$(HOME)/Library/Caches/hone)
+else
+CACHE := $(if $(HONE_CACHE),$(HONE_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/hone)
+endif
+export PATH := $(CACHE)/bin:$(PATH)
+
+# Extra arguments for demo, test and the benchmarks, such as ARGS=--once.
+ARGS ?=
+# The race detector needs a C compiler.
+RACE := $(shell command -v "$$(go env CC 2>/dev/null)" >/dev/null 2>&1 && echo -race)
+# What proto-breaking compares with.
+AGAINST ?= main
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Fetch and build, once, what Hone runs on (ClickHouse, Weaviate, the model), into the user's cache folder
+	@scripts/setup
+
+.PHONY: tools
+tools: ## The same, and the tools of generate, lint and drift
+	@scripts/setup --tools
+
+.PHONY: build
+build: ## Build bin/hone
+	@command -v go >/dev/null || { echo "Go 1.26 or newer is missing: https://go.dev/dl" >&2; exit 1; }
+	go build -trimpath -o $(HONE) ./services/hone
+
+.PHONY: demo
+demo: setup build ## A small shop's assistant and 300 sessions on the whole pipeline; ARGS=--once stops at the end
+	$(HONE) demo $(ARGS)
+
+# --- checks -------------------------------------------------------------------
+
+.PHONY: test
+test: setup ## Set-up check, go vet, and all tests with -race, the pipeline test on real parts included
+	@$(if $(RACE),:,echo "note: no C compiler here, so the tests run without the race detector" >&2)
+	@for m in $(MODULES); do \
+	  echo "== $$m: go vet"; (cd $$m && go vet ./...); \
+	  echo "== $$m: go test $(RACE)"; (cd $$m && go test $(RACE) -timeout 20m ./... $(ARGS)); \
+	done
+
+.PHONY: test-containers
+test-containers: build ## The pipeline test against the official images of Kafka, ClickHouse and Weaviate
+	@docker info >/dev/null 2>&1 || { echo "make test-containers needs a running container engine (docker info fails here). make test runs the same pipeline without one." >&2; exit 1; }
+	cd services && go test -tags containers -timeout 20m -run Containers ./... $(ARGS)
+
+.PHONY: lint
+lint: tools ## golangci-lint on every module, buf lint on the schemas
+	@for m in $(MODULES); do echo "== $$m: golangci-lint"; (cd $$m && golangci-lint run --config ../.golangci.yml ./...); done
+	buf lint
+
+.PHONY: proto-breaking
+proto-breaking: tools ## Whether the schemas break those of AGAINST (a git ref; main)
+	@old=$$(mktemp -d) && trap 'rm -rf "$$old"' EXIT; \
+	git archive $(AGAINST) buf.yaml proto | tar -x -C "$$old"; \
+	cp -R proto/third_party "$$old/proto/"; \
+	buf breaking --against "$$old"
+
+.PHONY: vulnerabilities
+vulnerabilities: tools ## Known vulnerabilities in what is called
+	@for m in $(MODULES); do echo "== $$m: govulncheck"; (cd $$m && govulncheck ./...); done
+
+# --- generated files ------------------------------------------------------------
+
+.PHONY: generate
+generate: tools ## Generate Go and OpenAPI from proto/
+	buf lint
+	buf generate --template proto/buf.gen.yaml
+
+.PHONY: tidy
+tidy: ## go mod tidy in every module
+	@for m in $(MODULES); do echo "== $$m: go mod tidy"; (cd $$m && go mod tidy); done
+
+.PHONY: drift
+drift: generate tidy ## Generate and tidy, and fail where that changes what is committed
+	@changed=$$(git status --porcelain -- proto/gen '*go.mod' '*go.sum' go.work.sum); \
+	if [ -n "$$changed" ]; then \
+	  echo "not up to date in git; run make generate tidy and commit:" >&2; echo "$$changed" >&2; \
+	  git --no-pager diff --stat -- proto/gen '*go.mod' '*go.sum' go.work.sum >&2; exit 1; \
+	fi; echo "generated files and go.mod are up to date"
+
+# --- benchmarks, each beside a yardstick of the same run ---------------------------
+
+.PHONY: bench
+bench: bench-stream bench-collector bench-embed bench-import ## All benchmarks
+
+.PHONY: bench-import
+bench-import: setup build ## Events/s end to end, and accepted-to-recallable p50 and p99 at 200 events/s
+	$(HONE) bench import $(ARGS)
+
+.PHONY: bench-embed
+bench-embed: setup ## Texts/s of the embedder against the bare model
+	cd pkg && go test -run '^$$' -bench 'Embed' -benchtime 5s ./embedding $(ARGS)
+
+.PHONY: bench-stream
+bench-stream: ## Records/s of publisher and runner against bare kafka-go
+	cd pkg && go test -run '^$$' -bench . -benchtime 2s ./stream $(ARGS)
+
+.PHONY: bench-collector
+bench-collector: setup build ## Accepted requests/s and their latency against a bare handler
+	cd services && go test -run '^$$' -bench . -benchtime 2s ./collector/... $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what was built here; the cache stays
+	rm -rf bin
