@@ -36,7 +36,7 @@ type Config struct {
 	RuntimeLibrary string `yaml:"runtime_library" env:"RUNTIME_LIBRARY"`
 	// Variant is int8, small and fast, or fp32, exact (minilm).
 	Variant string `yaml:"variant" env:"VARIANT"`
-	// Threads compute one batch (minilm).
+	// Threads is the number of texts that are computed at a time (minilm).
 	Threads int `yaml:"threads" env:"THREADS"`
 
 	// URL is the endpoint's base, such as https://api.example.com/v1 (openai).

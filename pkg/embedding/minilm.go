@@ -56,7 +56,7 @@ func newMiniLM(cfg Config, tel *telemetry.Telemetry) (*miniLM, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", vocabulary, err)
 	}
-	session, err := ort.Open(cfg.RuntimeLibrary, graph, 1)
+	session, err := ort.Open(cfg.RuntimeLibrary, graph)
 	if err != nil {
 		return nil, err
 	}

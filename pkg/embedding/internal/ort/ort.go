@@ -24,7 +24,6 @@ const (
 	apiCreateSessionOptions  = 10
 	apiSetGraphOptimization  = 23
 	apiSetIntraOpNumThreads  = 24
-	apiSetInterOpNumThreads  = 25
 	apiCreateTensorWithData  = 49
 	apiCreateCPUMemoryInfo   = 69
 	apiReleaseEnv            = 92
@@ -33,7 +32,6 @@ const (
 	apiReleaseSession        = 95
 	apiReleaseValue          = 96
 	apiReleaseSessionOptions = 100
-	apiAddSessionConfigEntry = 130
 	loggingLevelError        = 3
 	graphOptimizationAll     = 99
 	arenaAllocator           = 1
@@ -53,10 +51,8 @@ type api struct {
 	createSessionOptions  func(out *handle) handle
 	setGraphOptimization  func(options handle, level int32) handle
 	setIntraOpNumThreads  func(options handle, n int32) handle
-	setInterOpNumThreads  func(options handle, n int32) handle
 	createTensorWithData  func(info handle, data unsafe.Pointer, size uintptr, shape *int64, dims uintptr, element int32, out *handle) handle
 	createCPUMemoryInfo   func(allocator, memType int32, out *handle) handle
-	addSessionConfigEntry func(options handle, key, value string) handle
 	releaseEnv            func(handle)
 	releaseStatus         func(handle)
 	releaseMemoryInfo     func(handle)
@@ -82,21 +78,21 @@ type Session struct {
 // ErrClosed is the error of a Run after Close.
 var ErrClosed = errors.New("model is closed")
 
-// Open loads the library and the model. threads compute one Run.
-func Open(library, model string, threads int) (*Session, error) {
+// Open loads the library and the model.
+func Open(library, model string) (*Session, error) {
 	a, err := load(library)
 	if err != nil {
 		return nil, err
 	}
 	s := &Session{api: a, in: []byte("input_ids\x00"), out: []byte("embedding\x00")}
-	if err := s.open(model, threads); err != nil {
+	if err := s.open(model); err != nil {
 		s.release()
 		return nil, fmt.Errorf("load model %s: %w", model, err)
 	}
 	return s, nil
 }
 
-func (s *Session) open(model string, threads int) error {
+func (s *Session) open(model string) error {
 	a := s.api
 	if err := a.check(a.createEnv(loggingLevelError, "hone", &s.env)); err != nil {
 		return err
@@ -111,10 +107,9 @@ func (s *Session) open(model string, threads int) error {
 	defer a.releaseSessionOptions(options)
 	for _, status := range []handle{
 		a.setGraphOptimization(options, graphOptimizationAll),
-		a.setIntraOpNumThreads(options, int32(threads)),
-		a.setInterOpNumThreads(options, 1),
-		// Spinning threads would burn the cores that the other services need.
-		a.addSessionConfigEntry(options, "session.intra_op.allow_spinning", "0"),
+		// A Run uses the thread that calls it: a pool's threads spin while they
+		// wait and would burn the cores that the other services need.
+		a.setIntraOpNumThreads(options, 1),
 	} {
 		if err := a.check(status); err != nil {
 			return err
@@ -211,7 +206,7 @@ func load(library string) (*api, error) {
 	base := (*[2]uintptr)(getAPIBase())
 	var getAPI func(version uint32) unsafe.Pointer
 	purego.RegisterFunc(&getAPI, base[0])
-	table := (*[apiAddSessionConfigEntry + 1]uintptr)(getAPI(apiVersion))
+	table := (*[apiReleaseSessionOptions + 1]uintptr)(getAPI(apiVersion))
 	if table == nil {
 		return nil, fmt.Errorf("load ONNX Runtime %s: it is older than 1.%d", library, apiVersion)
 	}
@@ -223,10 +218,8 @@ func load(library string) (*api, error) {
 	purego.RegisterFunc(&a.createSessionOptions, table[apiCreateSessionOptions])
 	purego.RegisterFunc(&a.setGraphOptimization, table[apiSetGraphOptimization])
 	purego.RegisterFunc(&a.setIntraOpNumThreads, table[apiSetIntraOpNumThreads])
-	purego.RegisterFunc(&a.setInterOpNumThreads, table[apiSetInterOpNumThreads])
 	purego.RegisterFunc(&a.createTensorWithData, table[apiCreateTensorWithData])
 	purego.RegisterFunc(&a.createCPUMemoryInfo, table[apiCreateCPUMemoryInfo])
-	purego.RegisterFunc(&a.addSessionConfigEntry, table[apiAddSessionConfigEntry])
 	purego.RegisterFunc(&a.releaseEnv, table[apiReleaseEnv])
 	purego.RegisterFunc(&a.releaseStatus, table[apiReleaseStatus])
 	purego.RegisterFunc(&a.releaseMemoryInfo, table[apiReleaseMemoryInfo])
