@@ -44,6 +44,7 @@ func (r *Request) Path(i int, err *FieldError) *FieldError {
 // a whole cannot be read; mistakes inside an event are in Request.Errors.
 func (d *Decoder) Decode(data []byte) (*Request, *FieldError) {
 	dec := d.event.Reader(data)
+	defer d.event.Release(dec)
 	switch dec.PeekKind() {
 	case '{':
 	case 0:
@@ -70,11 +71,11 @@ func (d *Decoder) Decode(data []byte) (*Request, *FieldError) {
 			return d.batch(dec)
 		}
 	}
-	return d.single(data)
+	d.event.Rewind(dec, data)
+	return d.single(dec)
 }
 
-func (d *Decoder) single(data []byte) (*Request, *FieldError) {
-	dec := d.event.Reader(data)
+func (d *Decoder) single(dec *jsontext.Decoder) (*Request, *FieldError) {
 	req := &Request{}
 	if err := d.next(dec, req); err != nil {
 		return nil, err

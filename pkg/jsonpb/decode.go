@@ -13,10 +13,13 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/bits"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -26,23 +29,29 @@ import (
 type Decoder struct {
 	root     *message
 	maxItems int
+	buffers  sync.Pool // of *[]byte, for encodings
+	readers  sync.Pool // of *jsontext.Decoder
 }
 
 type message struct {
-	desc   protoreflect.MessageDescriptor
 	fields map[string]*field
+	list   []*field // by field.index
 	names  []string
 }
 
 type field struct {
-	desc  protoreflect.FieldDescriptor
 	name  string
-	index int // in message.fields, for finding repeated fields
+	index int // below maxFields
 	kind  kind
+	isMap bool
+	list  bool
+	// The key of the field in protobuf's encoding.
+	tag []byte
 	// The message of a message field, or of a list's elements.
 	message *message
-	// The oneof that it belongs to; nil for none.
-	oneof protoreflect.OneofDescriptor
+	// The fields of the oneof that it belongs to, itself excepted, as a set of
+	// indexes; 0 for none.
+	others uint64
 }
 
 type kind uint8
@@ -66,12 +75,15 @@ var kindNames = [...]string{
 	kindFloat: "a number", kindDouble: "a number", kindTime: `a time such as "2026-11-24T09:30:00Z"`, kindMessage: "an object",
 }
 
-// maxFields is what a set of seen fields holds.
+// maxFields is what a set of fields holds.
 const maxFields = 64
 
+// maxBuffer is the largest buffer that is worth keeping.
+const maxBuffer = 64 << 10
+
 // New makes a decoder for a type of message. It refuses types with fields that
-// it cannot read: enums, bytes, maps of anything but strings, and well-known
-// types other than Timestamp. maxItems bounds the elements of a list and the
+// it cannot read: enums, bytes, zigzag and fixed-size whole numbers, maps of
+// anything but strings, and well-known types other than Timestamp. maxItems bounds the elements of a list and the
 // entries of a map, so that a small input cannot become a large message.
 func New(desc protoreflect.MessageDescriptor, maxItems int) (*Decoder, error) {
 	root, err := newMessage(desc, map[protoreflect.FullName]*message{})
@@ -85,76 +97,111 @@ func newMessage(desc protoreflect.MessageDescriptor, known map[protoreflect.Full
 	if m, ok := known[desc.FullName()]; ok {
 		return m, nil
 	}
-	m := &message{desc: desc, fields: map[string]*field{}}
+	m := &message{fields: map[string]*field{}}
 	known[desc.FullName()] = m
 	fields := desc.Fields()
 	if fields.Len() > maxFields {
 		return nil, fmt.Errorf("%s has more than %d fields", desc.FullName(), maxFields)
 	}
 	for i := range fields.Len() {
-		fd := fields.Get(i)
-		f := &field{desc: fd, name: string(fd.Name()), index: i}
-		if od := fd.ContainingOneof(); od != nil && !od.IsSynthetic() {
-			f.oneof = od
-		}
-		value := fd
-		if fd.IsMap() {
-			value = fd.MapValue()
-			if fd.MapKey().Kind() != protoreflect.StringKind || value.Kind() != protoreflect.StringKind {
-				return nil, fmt.Errorf("%s: only maps from string to string can be read", fd.FullName())
-			}
-		}
-		switch value.Kind() {
-		case protoreflect.StringKind:
-			f.kind = kindString
-		case protoreflect.BoolKind:
-			f.kind = kindBool
-		case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
-			f.kind = kindInt32
-		case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:
-			f.kind = kindInt64
-		case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
-			f.kind = kindUint32
-		case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
-			f.kind = kindUint64
-		case protoreflect.FloatKind:
-			f.kind = kindFloat
-		case protoreflect.DoubleKind:
-			f.kind = kindDouble
-		case protoreflect.MessageKind:
-			name := value.Message().FullName()
-			if name == "google.protobuf.Timestamp" {
-				f.kind = kindTime
-				break
-			}
-			if name.Parent() == "google.protobuf" {
-				return nil, fmt.Errorf("%s: fields of type %s cannot be read", fd.FullName(), name)
-			}
-			f.kind = kindMessage
-			sub, err := newMessage(value.Message(), known)
-			if err != nil {
-				return nil, err
-			}
-			f.message = sub
-		default:
-			return nil, fmt.Errorf("%s: fields of type %s cannot be read", fd.FullName(), value.Kind())
+		f, err := newField(fields.Get(i), known)
+		if err != nil {
+			return nil, err
 		}
 		m.fields[f.name] = f
+		m.list = append(m.list, f)
 		m.names = append(m.names, f.name)
 	}
 	return m, nil
 }
 
-// Reader reads JSON tokens, for DecodeNext.
+func newField(fd protoreflect.FieldDescriptor, known map[protoreflect.FullName]*message) (*field, error) {
+	f := &field{name: string(fd.Name()), index: fd.Index(), isMap: fd.IsMap(), list: fd.IsList()}
+	if od := fd.ContainingOneof(); od != nil && !od.IsSynthetic() {
+		for i := range od.Fields().Len() {
+			f.others |= 1 << od.Fields().Get(i).Index()
+		}
+		f.others &^= 1 << f.index
+	}
+	value := fd
+	if f.isMap {
+		value = fd.MapValue()
+		if fd.MapKey().Kind() != protoreflect.StringKind || value.Kind() != protoreflect.StringKind {
+			return nil, fmt.Errorf("%s: only maps from string to string can be read", fd.FullName())
+		}
+	}
+	wire := protowire.VarintType
+	switch value.Kind() {
+	case protoreflect.StringKind:
+		f.kind, wire = kindString, protowire.BytesType
+	case protoreflect.BoolKind:
+		f.kind = kindBool
+	case protoreflect.Int32Kind:
+		f.kind = kindInt32
+	case protoreflect.Int64Kind:
+		f.kind = kindInt64
+	case protoreflect.Uint32Kind:
+		f.kind = kindUint32
+	case protoreflect.Uint64Kind:
+		f.kind = kindUint64
+	case protoreflect.FloatKind:
+		f.kind, wire = kindFloat, protowire.Fixed32Type
+	case protoreflect.DoubleKind:
+		f.kind, wire = kindDouble, protowire.Fixed64Type
+	case protoreflect.MessageKind:
+		wire = protowire.BytesType
+		name := value.Message().FullName()
+		if name == "google.protobuf.Timestamp" {
+			f.kind = kindTime
+			break
+		}
+		if name.Parent() == "google.protobuf" {
+			return nil, fmt.Errorf("%s: fields of type %s cannot be read", fd.FullName(), name)
+		}
+		f.kind = kindMessage
+		sub, err := newMessage(value.Message(), known)
+		if err != nil {
+			return nil, err
+		}
+		f.message = sub
+	default:
+		return nil, fmt.Errorf("%s: fields of type %s cannot be read", fd.FullName(), value.Kind())
+	}
+	if f.isMap {
+		wire = protowire.BytesType
+	}
+	f.tag = protowire.AppendTag(nil, fd.Number(), wire)
+	return f, nil
+}
+
+// Reader reads the JSON tokens of data, for DecodeNext. Give it back with
+// Release.
 func (d *Decoder) Reader(data []byte) *jsontext.Decoder {
+	dec, _ := d.readers.Get().(*jsontext.Decoder)
+	if dec == nil {
+		dec = new(jsontext.Decoder)
+	}
+	d.Rewind(dec, data)
+	return dec
+}
+
+// Rewind makes dec, which came from Reader, read data from the start.
+func (d *Decoder) Rewind(dec *jsontext.Decoder, data []byte) {
 	// Repeated names are found by DecodeNext, which can name the field.
-	return jsontext.NewDecoder(bytes.NewBuffer(data), jsontext.AllowDuplicateNames(true))
+	dec.Reset(bytes.NewBuffer(data), jsontext.AllowDuplicateNames(true))
+}
+
+// Release ends the use of dec.
+func (d *Decoder) Release(dec *jsontext.Decoder) {
+	d.Rewind(dec, nil) // forget the data
+	d.readers.Put(dec)
 }
 
 // Unmarshal reads data, one JSON object and nothing after it, into m. The
 // error is a *FieldError.
 func (d *Decoder) Unmarshal(data []byte, m proto.Message) error {
 	dec := d.Reader(data)
+	defer d.Release(dec)
 	if err := d.DecodeNext(dec, m); err != nil {
 		return err
 	}
@@ -174,13 +221,29 @@ func End(dec *jsontext.Decoder) *FieldError {
 	return nil
 }
 
-// DecodeNext reads the next object of dec into m. After an error that is not
-// BrokenJSON, dec stands behind that object, so that the next can be read; m is
-// then half filled.
+// DecodeNext reads the next object of dec into m, which then holds nothing else.
+// After an error that is not BrokenJSON, dec stands behind that object, so that
+// the next can be read.
+//
+// It writes protobuf's encoding and decodes that: setting fields by reflection
+// takes twice the time.
 func (d *Decoder) DecodeNext(dec *jsontext.Decoder, m proto.Message) *FieldError {
 	depth := dec.StackDepth()
-	ferr := d.message(dec, d.root, m.ProtoReflect())
-	if ferr == nil || ferr.Reason == BrokenJSON {
+	buf, _ := d.buffers.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	out, ferr := d.message(dec, d.root, (*buf)[:0])
+	if *buf = out; cap(out) <= maxBuffer {
+		defer d.buffers.Put(buf)
+	}
+	if ferr == nil {
+		if err := proto.Unmarshal(out, m); err != nil {
+			return &FieldError{Reason: BrokenJSON, Message: err.Error()}
+		}
+		return nil
+	}
+	if ferr.Reason == BrokenJSON {
 		return ferr
 	}
 	for dec.StackDepth() > depth {
@@ -241,37 +304,57 @@ func unquoted(raw jsontext.Value) []byte {
 	return out
 }
 
-func (d *Decoder) message(dec *jsontext.Decoder, msg *message, m protoreflect.Message) *FieldError {
+// message appends the fields of the next object.
+func (d *Decoder) message(dec *jsontext.Decoder, msg *message, buf []byte) ([]byte, *FieldError) {
 	if dec.PeekKind() != '{' {
-		return wrongType(dec, kindNames[kindMessage])
+		return buf, wrongType(dec, kindNames[kindMessage])
 	}
 	if _, err := dec.ReadToken(); err != nil {
-		return Broken(err)
+		return buf, Broken(err)
 	}
-	var seen uint64
+	var seen, set uint64 // sets of fields; null is seen and not set
 	for {
-		k := dec.PeekKind()
-		if k == '}' {
+		if dec.PeekKind() == '}' {
 			if _, err := dec.ReadToken(); err != nil {
-				return Broken(err)
+				return buf, Broken(err)
 			}
-			return nil
+			return buf, nil
 		}
 		raw, err := dec.ReadValue()
 		if err != nil {
-			return Broken(err)
+			return buf, Broken(err)
 		}
 		name := unquoted(raw)
 		f, ok := msg.fields[string(name)]
 		if !ok {
-			return msg.unknown(string(name))
+			return buf, msg.unknown(string(name))
 		}
 		if seen&(1<<f.index) != 0 {
-			return (&FieldError{Reason: Duplicate, Message: "the field is there twice"}).In(f.name)
+			return buf, (&FieldError{Reason: Duplicate, Message: "the field is there twice"}).In(f.name)
 		}
 		seen |= 1 << f.index
-		if ferr := d.field(dec, f, m); ferr != nil {
-			return ferr.In(f.name)
+		if dec.PeekKind() == 'n' {
+			if _, err := dec.ReadToken(); err != nil {
+				return buf, Broken(err).In(f.name)
+			}
+			continue
+		}
+		if both := set & f.others; both != 0 {
+			other := msg.list[bits.TrailingZeros64(both)]
+			return buf, (&FieldError{Reason: Duplicate, Message: fmt.Sprintf("there can be only one of this and %q", other.name)}).In(f.name)
+		}
+		set |= 1 << f.index
+		var ferr *FieldError
+		switch {
+		case f.isMap:
+			buf, ferr = d.stringMap(dec, f, buf)
+		case f.list:
+			buf, ferr = d.list(dec, f, buf)
+		default:
+			buf, ferr = d.value(dec, f, buf)
+		}
+		if ferr != nil {
+			return buf, ferr.In(f.name)
 		}
 	}
 }
@@ -290,7 +373,7 @@ func (m *message) unknown(name string) *FieldError {
 func (m *message) inside(name string) string {
 	for _, n := range m.names {
 		f := m.fields[n]
-		if f.message == nil || f.desc.IsList() {
+		if f.message == nil || f.list {
 			continue
 		}
 		if _, ok := f.message.fields[name]; ok {
@@ -300,157 +383,151 @@ func (m *message) inside(name string) string {
 	return ""
 }
 
-func (d *Decoder) field(dec *jsontext.Decoder, f *field, m protoreflect.Message) *FieldError {
-	if dec.PeekKind() == 'n' {
-		if _, err := dec.ReadToken(); err != nil {
-			return Broken(err)
-		}
-		return nil
+// value appends one value with its tag.
+func (d *Decoder) value(dec *jsontext.Decoder, f *field, buf []byte) ([]byte, *FieldError) {
+	buf = append(buf, f.tag...)
+	if f.kind != kindMessage {
+		return scalar(dec, f.kind, buf)
 	}
-	switch {
-	case f.desc.IsMap():
-		return d.stringMap(dec, f, m)
-	case f.desc.IsList():
-		return d.list(dec, f, m)
-	}
-	if f.oneof != nil {
-		if other := m.WhichOneof(f.oneof); other != nil {
-			return &FieldError{Reason: Duplicate, Message: fmt.Sprintf("there can be only one of this and %q", other.Name())}
-		}
-	}
-	if f.kind == kindMessage {
-		return d.message(dec, f.message, m.Mutable(f.desc).Message())
-	}
-	v, ferr := scalar(dec, f.kind)
+	start := len(buf)
+	buf, ferr := d.message(dec, f.message, buf)
 	if ferr != nil {
-		return ferr
+		return buf, ferr
 	}
-	m.Set(f.desc, v)
-	return nil
+	return insertLength(buf, start), nil
 }
 
-func (d *Decoder) list(dec *jsontext.Decoder, f *field, m protoreflect.Message) *FieldError {
+// insertLength puts the length of buf[start:] before it.
+func insertLength(buf []byte, start int) []byte {
+	n := len(buf) - start
+	size := protowire.SizeVarint(uint64(n))
+	for range size {
+		buf = append(buf, 0)
+	}
+	copy(buf[start+size:], buf[start:start+n])
+	protowire.AppendVarint(buf[start:start], uint64(n))
+	return buf
+}
+
+func (d *Decoder) list(dec *jsontext.Decoder, f *field, buf []byte) ([]byte, *FieldError) {
 	if dec.PeekKind() != '[' {
-		return wrongType(dec, "a list")
+		return buf, wrongType(dec, "a list")
 	}
 	if _, err := dec.ReadToken(); err != nil {
-		return Broken(err)
+		return buf, Broken(err)
 	}
-	list := m.Mutable(f.desc).List()
 	for i := 0; ; i++ {
 		if dec.PeekKind() == ']' {
 			if _, err := dec.ReadToken(); err != nil {
-				return Broken(err)
+				return buf, Broken(err)
 			}
-			return nil
+			return buf, nil
 		}
 		if i >= d.maxItems {
 			// What comes may not be JSON at all.
 			if err := dec.SkipValue(); err != nil {
-				return Broken(err)
+				return buf, Broken(err)
 			}
-			return &FieldError{Reason: TooMany, Message: fmt.Sprintf("want at most %d elements", d.maxItems)}
+			return buf, &FieldError{Reason: TooMany, Message: fmt.Sprintf("want at most %d elements", d.maxItems)}
 		}
-		if f.kind == kindMessage {
-			if ferr := d.message(dec, f.message, list.AppendMutable().Message()); ferr != nil {
-				return ferr.At(i)
-			}
-			continue
+		var ferr *FieldError
+		if buf, ferr = d.value(dec, f, buf); ferr != nil {
+			return buf, ferr.At(i)
 		}
-		v, ferr := scalar(dec, f.kind)
-		if ferr != nil {
-			return ferr.At(i)
-		}
-		list.Append(v)
 	}
 }
 
-func (d *Decoder) stringMap(dec *jsontext.Decoder, f *field, m protoreflect.Message) *FieldError {
+func (d *Decoder) stringMap(dec *jsontext.Decoder, f *field, buf []byte) ([]byte, *FieldError) {
 	if dec.PeekKind() != '{' {
-		return wrongType(dec, "an object")
+		return buf, wrongType(dec, "an object")
 	}
 	if _, err := dec.ReadToken(); err != nil {
-		return Broken(err)
+		return buf, Broken(err)
 	}
-	entries := m.Mutable(f.desc).Map()
+	keys := map[string]bool{}
 	for {
 		if dec.PeekKind() == '}' {
 			if _, err := dec.ReadToken(); err != nil {
-				return Broken(err)
+				return buf, Broken(err)
 			}
-			return nil
+			return buf, nil
 		}
 		raw, err := dec.ReadValue()
 		if err != nil {
-			return Broken(err)
+			return buf, Broken(err)
 		}
-		name := string(unquoted(raw))
-		key := protoreflect.ValueOfString(name).MapKey()
-		if entries.Has(key) {
-			return (&FieldError{Reason: Duplicate, Message: "the key is there twice"}).Key(name)
+		key := string(unquoted(raw))
+		if keys[key] {
+			return buf, (&FieldError{Reason: Duplicate, Message: "the key is there twice"}).Key(key)
 		}
-		if entries.Len() >= d.maxItems {
-			return &FieldError{Reason: TooMany, Message: fmt.Sprintf("want at most %d entries", d.maxItems)}
+		if len(keys) >= d.maxItems {
+			return buf, &FieldError{Reason: TooMany, Message: fmt.Sprintf("want at most %d entries", d.maxItems)}
 		}
-		v, ferr := scalar(dec, kindString)
-		if ferr != nil {
-			return ferr.Key(name)
+		keys[key] = true
+		// An entry is a message with the key as field 1 and the value as field 2.
+		buf = append(buf, f.tag...)
+		start := len(buf)
+		buf = protowire.AppendTag(buf, 1, protowire.BytesType)
+		buf = protowire.AppendString(buf, key)
+		buf = protowire.AppendTag(buf, 2, protowire.BytesType)
+		var ferr *FieldError
+		if buf, ferr = scalar(dec, kindString, buf); ferr != nil {
+			return buf, ferr.Key(key)
 		}
-		entries.Set(key, v)
+		buf = insertLength(buf, start)
 	}
 }
 
-func scalar(dec *jsontext.Decoder, k kind) (protoreflect.Value, *FieldError) {
-	var want jsontext.Kind
-	switch got := dec.PeekKind(); k {
+// scalar appends the next value without its tag.
+func scalar(dec *jsontext.Decoder, k kind, buf []byte) ([]byte, *FieldError) {
+	got := dec.PeekKind()
+	var ok bool
+	switch k {
 	case kindString, kindTime:
-		want = '"'
+		ok = got == '"'
 	case kindBool:
-		want = got
-		if got != 't' && got != 'f' {
-			want = 't'
-		}
+		ok = got == 't' || got == 'f'
 	default:
-		want = '0'
+		ok = got == '0'
 	}
-	if dec.PeekKind() != want {
-		return protoreflect.Value{}, wrongType(dec, kindNames[k])
+	if !ok {
+		return buf, wrongType(dec, kindNames[k])
 	}
 	raw, err := dec.ReadValue()
 	if err != nil {
-		return protoreflect.Value{}, Broken(err)
+		return buf, Broken(err)
 	}
 	switch k {
 	case kindString:
-		return protoreflect.ValueOfString(string(unquoted(raw))), nil
+		return protowire.AppendBytes(buf, unquoted(raw)), nil
 	case kindTime:
-		return timestamp(string(unquoted(raw)))
+		return timestamp(string(unquoted(raw)), buf)
 	case kindBool:
-		return protoreflect.ValueOfBool(want == 't'), nil
+		return protowire.AppendVarint(buf, protowire.EncodeBool(got == 't')), nil
 	case kindInt32:
 		n, ferr := signed(raw, 32)
-		return protoreflect.ValueOfInt32(int32(n)), ferr
+		return protowire.AppendVarint(buf, uint64(n)), ferr
 	case kindInt64:
 		n, ferr := signed(raw, 64)
-		return protoreflect.ValueOfInt64(n), ferr
+		return protowire.AppendVarint(buf, uint64(n)), ferr
 	case kindUint32:
 		n, ferr := unsigned(raw, 32)
-		return protoreflect.ValueOfUint32(uint32(n)), ferr
+		return protowire.AppendVarint(buf, n), ferr
 	case kindUint64:
 		n, ferr := unsigned(raw, 64)
-		return protoreflect.ValueOfUint64(n), ferr
+		return protowire.AppendVarint(buf, n), ferr
 	case kindFloat:
-		n, err := strconv.ParseFloat(string(raw), 32)
+		x, err := strconv.ParseFloat(string(raw), 32)
 		if err != nil {
-			return protoreflect.Value{}, outOfRange("a number that fits 32 bits")
+			return buf, outOfRange("a number that fits 32 bits")
 		}
-		return protoreflect.ValueOfFloat32(float32(n)), nil
+		return protowire.AppendFixed32(buf, math.Float32bits(float32(x))), nil
 	default:
-		n, err := strconv.ParseFloat(string(raw), 64)
+		x, err := strconv.ParseFloat(string(raw), 64)
 		if err != nil {
-			return protoreflect.Value{}, outOfRange("a number that fits 64 bits")
+			return buf, outOfRange("a number that fits 64 bits")
 		}
-		return protoreflect.ValueOfFloat64(n), nil
+		return protowire.AppendFixed64(buf, math.Float64bits(x)), nil
 	}
 }
 
@@ -485,14 +562,19 @@ func whole(raw jsontext.Value) (float64, bool) {
 	return x, err == nil && x == math.Trunc(x)
 }
 
-func timestamp(s string) (protoreflect.Value, *FieldError) {
+func timestamp(s string, buf []byte) ([]byte, *FieldError) {
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
-		return protoreflect.Value{}, &FieldError{Reason: OutOfRange, Message: "want " + kindNames[kindTime] + " (RFC 3339, with a zone)"}
+		return buf, &FieldError{Reason: OutOfRange, Message: "want " + kindNames[kindTime] + " (RFC 3339, with a zone)"}
 	}
 	ts := timestamppb.New(t)
 	if err := ts.CheckValid(); err != nil {
-		return protoreflect.Value{}, outOfRange("a time from the year 1 to the year 9999")
+		return buf, outOfRange("a time from the year 1 to the year 9999")
 	}
-	return protoreflect.ValueOfMessage(ts.ProtoReflect()), nil
+	start := len(buf)
+	buf = protowire.AppendTag(buf, 1, protowire.VarintType)
+	buf = protowire.AppendVarint(buf, uint64(ts.GetSeconds()))
+	buf = protowire.AppendTag(buf, 2, protowire.VarintType)
+	buf = protowire.AppendVarint(buf, uint64(ts.GetNanos()))
+	return insertLength(buf, start), nil
 }
