@@ -3,7 +3,6 @@ package stage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -96,7 +95,24 @@ func (e *BatchError) Error() string {
 	return strings.TrimSuffix(b.String(), ";")
 }
 
-// AsBatchError finds a BatchError in err.
+// AsBatchError finds a BatchError that err is or wraps. One that is joined with
+// another error does not count: the other says that nothing does.
 func AsBatchError(err error) (*BatchError, bool) {
-	return errors.AsType[*BatchError](err)
+	for err != nil {
+		if e, ok := err.(*BatchError); ok { //nolint:errorlint // the loop unwraps
+			return e, true
+		}
+		switch w := err.(type) { //nolint:errorlint // the loop unwraps
+		case interface{ Unwrap() error }:
+			err = w.Unwrap()
+		case interface{ Unwrap() []error }:
+			if len(w.Unwrap()) != 1 {
+				return nil, false
+			}
+			err = w.Unwrap()[0]
+		default:
+			return nil, false
+		}
+	}
+	return nil, false
 }

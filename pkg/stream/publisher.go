@@ -116,9 +116,9 @@ func NewPublisher(cfg Config, tel *telemetry.Telemetry) (*Publisher, error) {
 }
 
 // Publish writes the records and returns nil once Kafka has all of them on all
-// in-sync replicas. It takes at most the configured time-out. A *TooLargeError,
-// ErrOverloaded and ErrClosed come before anything is written; else the error is a
-// *PublishError, and where its cause is ErrUnavailable the record may still
+// in-sync replicas. It takes at most the configured time-out. A bare *TooLargeError,
+// ErrOverloaded or ErrClosed comes before anything is written; else the error
+// is a *PublishError, and where a record's cause is ErrUnavailable it may still
 // have been written. Nobody may change the records' bytes afterwards.
 func (p *Publisher) Publish(ctx context.Context, recs ...stage.Record) error {
 	p.mu.Lock()
@@ -150,15 +150,17 @@ func (p *Publisher) Publish(ctx context.Context, recs ...stage.Record) error {
 			return err
 		}
 		if err != nil {
-			failed, ok := errors.AsType[*PublishError](err)
-			if !ok {
-				failed = &PublishError{Errs: map[int]error{}}
-				to = from
+			// What comes after a part that failed is not tried, so that it
+			// overtakes nothing.
+			rest := &PublishError{Errs: map[int]error{}}
+			if failed, ok := errors.AsType[*PublishError](err); ok {
+				maps.Copy(rest.Errs, failed.Errs)
+				err, from = failed.Unwrap()[0], to
 			}
-			for i := to; i < len(recs); i++ {
-				failed.Errs[i] = err
+			for i := from; i < len(recs); i++ {
+				rest.Errs[i] = fmt.Errorf("not tried after another record failed: %w", err)
 			}
-			return failed
+			return rest
 		}
 		from = to
 	}

@@ -333,3 +333,30 @@ func TestPublishMoreThanMayBeInFlight(t *testing.T) {
 		}
 	}
 }
+
+func TestPublishOfManyPartsSaysWhatFailed(t *testing.T) {
+	b := streamtest.StartBroker(t, streamtest.Partitions(1))
+	var requests atomic.Int32
+	onProduce(b, func(string, int32) int16 {
+		if requests.Add(1) > 3 {
+			return kerr.InvalidRecord.Code
+		}
+		return 0
+	})
+	cfg := b.Config()
+	cfg.MaxRecordBytes, cfg.MaxBatchBytes, cfg.MaxInFlightBytes = 1000, 1000, 2000
+	recs := make([]stage.Record, 10)
+	for i := range recs {
+		recs[i] = stage.Record{Topic: stream.TopicEvents, Value: make([]byte, 900)}
+	}
+	err := newPublisher(t, cfg).Publish(context.Background(), recs...)
+	failed, ok := errors.AsType[*stream.PublishError](err)
+	if !ok || !errors.Is(err, stream.ErrRefused) || errors.Is(err, stream.ErrUnavailable) {
+		t.Fatalf("got %v, want a PublishError that is ErrRefused", err)
+	}
+	for i := range recs {
+		if (failed.Errs[i] != nil) != (i >= 3) {
+			t.Errorf("record %d: %v", i, failed.Errs[i])
+		}
+	}
+}
