@@ -102,7 +102,7 @@ type caseState struct {
 	vector             []float32 // of the founder's query; kept when the founder leaves
 	version            uint64
 	members            map[string]member // by signal id
-	negatives          int               // among members
+	counts             map[counted]int   // of members, so that a large case need not be counted anew
 	answer             *curationv1.CurationEvent
 	shown              string // the review whose answer the stored case shows
 
@@ -110,8 +110,17 @@ type caseState struct {
 	loadedAt time.Time
 }
 
+// counted is something that members have in common.
+type counted struct{ what, value string }
+
+func newCase(id, project string) *caseState {
+	return &caseState{
+		id: id, project: project, members: map[string]member{}, counts: map[counted]int{}, loadedAt: time.Now(),
+	}
+}
+
 // alive says whether the case is a problem that somebody still reports.
-func (c *caseState) alive() bool { return c.negatives > 0 }
+func (c *caseState) alive() bool { return c.counts[counted{"polarity", negative}] > 0 }
 
 // full says whether the case takes no more members.
 func (c *caseState) full() bool { return len(c.members) >= maxMembers }
@@ -119,17 +128,33 @@ func (c *caseState) full() bool { return len(c.members) >= maxMembers }
 func (c *caseState) set(signalID string, m member) {
 	c.drop(signalID)
 	c.members[signalID] = m
-	if m.polarity == negative {
-		c.negatives++
-	}
+	c.count(m, 1)
 }
 
 func (c *caseState) drop(signalID string) {
 	if old, ok := c.members[signalID]; ok {
 		delete(c.members, signalID)
-		if old.polarity == negative {
-			c.negatives--
+		c.count(old, -1)
+	}
+}
+
+func (c *caseState) count(m member, by int) {
+	add := func(what, value string) {
+		if value == "" {
+			return
 		}
+		key := counted{what, value}
+		if c.counts[key] += by; c.counts[key] == 0 {
+			delete(c.counts, key)
+		}
+	}
+	add("polarity", m.polarity)
+	add("severity", m.severity)
+	add("user", m.user)
+	add("session", m.session)
+	add("model", m.model)
+	for _, category := range m.categories {
+		add("category", category)
 	}
 }
 
@@ -141,31 +166,36 @@ func (c *caseState) touch() {
 
 // snapshot is the case as it stands.
 func (c *caseState) snapshot() *casesv1.Case {
-	out := &casesv1.Case{
-		CaseId: c.id, ProjectId: c.project, Title: c.title, Version: c.version,
-		Negatives: uint32(c.negatives), State: stateNew,
-	}
+	out := &casesv1.Case{CaseId: c.id, ProjectId: c.project, Title: c.title, Version: c.version, State: stateNew}
 	categories, models := map[string]uint32{}, map[string]uint32{}
-	users, sessions := map[string]bool{}, map[string]bool{}
+	for k, n := range c.counts {
+		switch k.what {
+		case "polarity":
+			switch k.value {
+			case negative:
+				out.Negatives = uint32(n)
+			case positive:
+				out.Positives = uint32(n)
+			}
+		case "severity":
+			if severities[k.value] > severities[out.Severity] {
+				out.Severity = k.value
+			}
+		case "user":
+			out.Users++
+		case "session":
+			out.Sessions++
+		case "model":
+			models[k.value] = uint32(n)
+		case "category":
+			categories[k.value] = uint32(n)
+		}
+	}
+	out.Categories, out.ModelVersions = most(categories), most(models)
+
 	var complaints, examples newest
 	var first, last time.Time
 	for id, m := range c.members {
-		for _, category := range m.categories {
-			categories[category]++
-		}
-		if m.model != "" {
-			models[m.model]++
-		}
-		if m.user != "" {
-			users[m.user] = true
-		}
-		sessions[m.session] = true
-		if severities[m.severity] > severities[out.Severity] {
-			out.Severity = m.severity
-		}
-		if m.polarity == positive {
-			out.Positives++
-		}
 		if m.polarity != negative {
 			continue
 		}
@@ -178,8 +208,6 @@ func (c *caseState) snapshot() *casesv1.Case {
 			last = m.at
 		}
 	}
-	out.Categories, out.ModelVersions = most(categories), most(models)
-	out.Users, out.Sessions = uint32(len(users)), uint32(len(sessions))
 	out.Complaints, out.Examples = complaints.texts(), examples.texts()
 	if !first.IsZero() {
 		out.FirstSeen, out.LastSeen = timestamppb.New(first), timestamppb.New(last)
@@ -236,6 +264,9 @@ func (n *newest) add(text string, at time.Time, id string) {
 		return
 	}
 	s := said{text, at, id}
+	if len(*n) == maxNewest && later(s, (*n)[maxNewest-1]) > 0 {
+		return
+	}
 	if i := slices.IndexFunc(*n, func(o said) bool { return o.text == text }); i >= 0 {
 		if later(s, (*n)[i]) >= 0 {
 			return

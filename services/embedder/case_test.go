@@ -57,7 +57,7 @@ func TestCacheIsBoundedInMembersAndTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCaseCache(10, time.Minute)
 		add := func(id string, n int) {
-			c := &caseState{id: id, project: "p", members: map[string]member{}, loadedAt: time.Now()}
+			c := newCase(id, "p")
 			for i := range n {
 				c.set(fmt.Sprint(i), member{})
 			}

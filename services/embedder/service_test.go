@@ -3,6 +3,8 @@ package embedder
 import (
 	"context"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -315,4 +317,69 @@ func BenchmarkSignals(b *testing.B) {
 			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "signals/s")
 		})
 	}
+}
+
+// BenchmarkRecall asks a project of 5,000 cases, with random vectors of 384
+// numbers, one call at a time, beside the bare search in it.
+func BenchmarkRecall(b *testing.B) {
+	w := embeddedtest.Weaviate(b)
+	index, err := vector.Open(weaviateConfig(w))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer index.Close()
+	if err := index.EnsureSchema(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	const project = "bench-recall"
+	random := randomVectors{rand.New(rand.NewPCG(1, 1))}
+	var objects []vector.Object
+	for i := range 5000 {
+		v, _ := random.Embed(b.Context(), []string{""})
+		o, err := caseObject(&casesv1.Case{CaseId: fmt.Sprint("cs_", i), ProjectId: project, Title: "a question", Negatives: 1, State: stateNew}, "random")
+		if err != nil {
+			b.Fatal(err)
+		}
+		o.Vector = v[0]
+		objects = append(objects, o)
+	}
+	if err := index.Upsert(b.Context(), vector.Cases, project, objects); err != nil {
+		b.Fatal(err)
+	}
+	a := newAPI(index, random, -1, DefaultConfig().Recall, telemetry.Discard().Log)
+	b.Run("recall", func(b *testing.B) {
+		for b.Loop() {
+			if r, err := a.Recall(as(project), &recallv1.RecallRequest{Query: "q"}); err != nil || len(r.GetGuidance()) != 3 {
+				b.Fatal(r, err)
+			}
+		}
+	})
+	b.Run("search", func(b *testing.B) {
+		for b.Loop() {
+			v, _ := random.Embed(b.Context(), []string{""})
+			if m, err := index.Near(b.Context(), vector.Cases, project, vector.NearQuery{Vector: v[0], Limit: 3, MinSimilarity: -1}); err != nil || len(m) != 3 {
+				b.Fatal(m, err)
+			}
+		}
+	})
+}
+
+// randomVectors embeds without looking; one caller at a time.
+type randomVectors struct{ rng *rand.Rand }
+
+func (randomVectors) Model() string   { return "random" }
+func (randomVectors) Dimensions() int { return 384 }
+func (r randomVectors) Embed(_ context.Context, texts []string) ([][]float32, error) {
+	out := make([][]float32, len(texts))
+	for i := range out {
+		var sum float64
+		for range r.Dimensions() {
+			x := r.rng.NormFloat64()
+			out[i], sum = append(out[i], float32(x)), sum+x*x
+		}
+		for j := range out[i] {
+			out[i][j] /= float32(math.Sqrt(sum))
+		}
+	}
+	return out, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -85,7 +84,7 @@ func (s *signals) Process(ctx context.Context, in []stage.Record) ([]stage.Recor
 		return nil, err
 	}
 	for _, project := range order {
-		if err := s.assign(ctx, project, projects[project], stored[project]); err != nil {
+		if err := s.assign(ctx, project, projects[project]); err != nil {
 			return nil, err
 		}
 	}
@@ -185,9 +184,9 @@ type assignment struct {
 }
 
 // assign places a project's signals, in order, and makes it durable.
-func (s *signals) assign(ctx context.Context, project string, tasks []*task, known map[string]*casesv1.Exchange) error {
+func (s *signals) assign(ctx context.Context, project string, tasks []*task) error {
 	a := &assignment{
-		signals: s, project: project, known: known,
+		signals: s, project: project,
 		cases: map[string]*caseState{}, wrote: map[string]*task{}, counts: map[string]int64{},
 	}
 	unlock, err := s.store.locks.lock(ctx, project)
@@ -195,6 +194,11 @@ func (s *signals) assign(ctx context.Context, project string, tasks []*task, kno
 		return err
 	}
 	defer unlock()
+	// What was read before the lock said what to embed. After a rebalance the
+	// partition's former owner may have been at work until now.
+	if a.known, err = s.readExchanges(ctx, project, tasks); err != nil {
+		return err
+	}
 	if err := a.prepare(ctx, tasks); err != nil {
 		return err
 	}
@@ -273,7 +277,7 @@ func (a *assignment) repair(ctx context.Context, repeated []*casesv1.Exchange) e
 			return err
 		}
 		if state == nil {
-			state = &caseState{id: id, project: a.project, members: map[string]member{}, loadedAt: time.Now()}
+			state = newCase(id, a.project)
 			a.cases[id] = state
 			if err := a.store.readMembers(ctx, a.project, []string{id}, a.cases); err != nil {
 				return err
@@ -492,10 +496,10 @@ func (a *assignment) choose(ctx context.Context, t *task) (*caseState, string, e
 		return c, "joined", nil
 	}
 	if c == nil {
-		c = &caseState{id: id, project: a.project, members: map[string]member{}}
+		c = newCase(id, a.project)
 		a.cases[id] = c
 	}
-	c.title, c.vector, c.loadedAt = shorten(t.query, maxShort), t.vector, time.Now()
+	c.title, c.vector = shorten(t.query, maxShort), t.vector
 	a.opened = append(a.opened, c)
 	if full {
 		return c, "founded_beside_full", nil

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
@@ -445,4 +446,41 @@ func TestAFullCaseTakesNoMore(t *testing.T) {
 	if out := h.send(signal("s2", negative, "0"), signal("s3", negative, "0")); out[0].GetCase().GetCaseId() != founded("s2") || out[1].GetCase().GetCaseId() != founded("s2") {
 		t.Errorf("out = %v", out)
 	}
+}
+
+// Partitions are processed at the same time, and reviews beside them.
+func TestPartitionsAndReviewsAtOnce(t *testing.T) {
+	h := newHarness(t)
+	h.send(signal("s1", negative, "0"))
+	var g errgroup.Group
+	for partition := range 4 {
+		g.Go(func() error {
+			for batch := range 10 {
+				var in []*signalv1.Signal
+				for i := range 5 {
+					in = append(in, signal(fmt.Sprintf("s%d", 100+partition*50+batch*5+i), negative, fmt.Sprint(i*5)))
+				}
+				if _, err := h.signals.Process(context.Background(), records(t, in...)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		for i := range 10 {
+			_, err := h.curation.Process(context.Background(), []stage.Record{curationRecord(t, decided(fmt.Sprint("r", i), "correct", fmt.Sprint("answer ", i), i))})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if c := h.stored(founded("s1")); c.GetNegatives() != 201 || c.GetApprovedAnswer() != "answer 9" || c.GetVersion() != 211 {
+		t.Errorf("case = %v", c)
+	}
+	checkCounts(t, h)
 }

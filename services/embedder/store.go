@@ -79,17 +79,15 @@ func (s *store) read(ctx context.Context, project string, caseIDs []string, into
 	if err != nil {
 		return fmt.Errorf("read cases: %w", err)
 	}
-	now := time.Now()
 	var found []string
 	for _, o := range objects {
 		var c casesv1.Case
 		if err := proto.Unmarshal(o.Payload, &c); err != nil {
 			return fmt.Errorf("decode case %s: %w", o.ID, err)
 		}
-		into[c.GetCaseId()] = &caseState{
-			id: c.GetCaseId(), project: project, title: c.GetTitle(), version: c.GetVersion(),
-			vector: o.Vector, members: map[string]member{}, shown: c.GetReviewId(), loadedAt: now,
-		}
+		state := newCase(c.GetCaseId(), project)
+		state.title, state.version, state.vector, state.shown = c.GetTitle(), c.GetVersion(), o.Vector, c.GetReviewId()
+		into[state.id] = state
 		found = append(found, c.GetCaseId())
 	}
 	return s.readMembers(ctx, project, found, into)
