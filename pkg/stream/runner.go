@@ -222,7 +222,6 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 	var logged time.Time
 	for ctx.Err() == nil {
-		began := time.Now()
 		gen, err := group.Next(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -235,6 +234,7 @@ func (r *Runner) Run(ctx context.Context) error {
 			continue
 		}
 		r.setState(nil)
+		began := time.Now()
 		done := make(chan struct{})
 		gen.Start(func(genCtx context.Context) {
 			defer close(done)

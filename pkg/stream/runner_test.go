@@ -18,6 +18,7 @@ import (
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/stream/streamtest"
+	"github.com/honeloop/hone/pkg/telemetry"
 )
 
 // forward sends every input on to hone.signals as it is.
@@ -532,3 +533,79 @@ func TestRunnerSkipsWhatKafkaDeleted(t *testing.T) {
 		t.Errorf("got %s, want a-3", out[1].Value)
 	}
 }
+
+func TestRunnerCounts(t *testing.T) {
+	b := streamtest.StartBroker(t, streamtest.Partitions(1))
+	b.Write(t, event("a", 0), event("a", 1), event("a", 2))
+	tel := telemetry.Discard()
+	pub := newPublisher(t, b.Config())
+	failed := false
+	r, err := stream.NewRunner(runnerConfig(stream.TopicEvents), b.Config(), stage.Func(func(ctx context.Context, in []stage.Record) ([]stage.Record, error) {
+		if !failed {
+			failed = true
+			return nil, errors.New("store is away")
+		}
+		var e *stage.BatchError
+		out, _ := forward(ctx, in[1:])
+		return out, e.Fail(0, unreadable{}).ErrorOrNil()
+	}), pub, tel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	eventually(t, "commit", func() bool { return committed(t, b, stream.TopicEvents, 0) == 3 })
+
+	families, err := tel.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := f.GetName()
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "reason" || l.GetName() == "step" {
+					name += " " + l.GetValue()
+				}
+			}
+			switch {
+			case m.GetCounter() != nil:
+				got[name] += m.GetCounter().GetValue()
+			case m.GetHistogram() != nil:
+				got[name] += float64(m.GetHistogram().GetSampleCount())
+			default:
+				got[name] += m.GetGauge().GetValue()
+			}
+		}
+	}
+	want := map[string]float64{
+		"hone_stage_records_in_total":              3,
+		"hone_stage_records_out_total":             2,
+		"hone_stage_batches_total":                 1,
+		"hone_stage_retries_total process":         1,
+		"hone_stage_dead_letters_total unreadable": 1,
+		"hone_stage_lag":                           0,
+		"hone_stage_process_duration_seconds":      2,
+	}
+	for name, n := range want {
+		if v, ok := got[name]; !ok || v != n {
+			t.Errorf("%s is %v (there: %v), want %v", name, v, ok, n)
+		}
+	}
+	if t.Failed() {
+		t.Log(got)
+	}
+}
+
+type unreadable struct{}
+
+func (unreadable) Error() string  { return "not an event" }
+func (unreadable) Reason() string { return "unreadable" }
