@@ -2,11 +2,13 @@ package collector
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/honeloop/hone/pkg/auth"
+	"github.com/honeloop/hone/pkg/stage"
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
 	collectorv1 "github.com/honeloop/hone/proto/gen/go/hone/collector/v1"
 	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
@@ -354,5 +357,38 @@ func TestGRPCSendEvents(t *testing.T) {
 	}
 	if _, err := client.SendEvents(t.Context(), &collectorv1.SendEventsRequest{Events: []*eventv1.Event{event(5)}}); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("without a key: %v", err)
+	}
+}
+
+func TestGRPCSendEventsWithoutKafka(t *testing.T) {
+	f, conn := newProxyFixture(t)
+	f.memory.do = func(context.Context, []stage.Record) error { return errors.New("gone") }
+	stars := uint32(5)
+	_, err := collectorv1.NewCollectorServiceClient(conn).SendEvents(withKey(t, f.secret), &collectorv1.SendEventsRequest{Events: []*eventv1.Event{
+		{Type: "feedback", SessionId: "s", InteractionId: "i", Payload: &eventv1.Event_Feedback{Feedback: &eventv1.Feedback{Stars: &stars}}}}})
+	if e := apierr.FromStatus(err); e.Code != codes.Unavailable || e.RetryAfter != time.Second {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Every operation of the OpenAPI document is served.
+func TestEveryDocumentedPathIsServed(t *testing.T) {
+	f := newFixture(t, nil)
+	var doc struct {
+		Paths map[string]map[string]any
+	}
+	if err := json.Unmarshal(f.handler.openAPI, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if len(doc.Paths) < 14 {
+		t.Errorf("only %d paths", len(doc.Paths))
+	}
+	for path, operations := range doc.Paths {
+		for method := range operations {
+			a := f.do(strings.ToUpper(method), regexp.MustCompile(`\{[a-z_]+\}`).ReplaceAllString(path, "x"), nil)
+			if a.status == http.StatusNotFound || a.status == http.StatusMethodNotAllowed {
+				t.Errorf("%s %s: %d", method, path, a.status)
+			}
+		}
 	}
 }

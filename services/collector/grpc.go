@@ -34,6 +34,9 @@ func (s *grpcService) SendEvents(ctx context.Context, in *collectorv1.SendEvents
 	defer s.intake.leave()
 	req := &events.Request{Events: in.GetEvents(), Errors: make([]*events.FieldError, n), Batch: true}
 	results, accepted := s.intake.take(ctx, key, events.SourceGRPC, req)
+	if unavailable(results) {
+		return nil, apierr.Unavailable("the events could not be made durable: send them again", retryAfter).GRPC()
+	}
 	out := &collectorv1.SendEventsResponse{Results: make([]*collectorv1.EventResult, n), Accepted: uint32(accepted), Rejected: uint32(n - accepted)}
 	for i, r := range results {
 		out.Results[i] = &collectorv1.EventResult{EventId: r.id}
@@ -43,4 +46,15 @@ func (s *grpcService) SendEvents(ctx context.Context, in *collectorv1.SendEvents
 		}
 	}
 	return out, nil
+}
+
+// unavailable says whether Kafka alone is the reason that nothing was accepted,
+// so that clients which retry by status do.
+func unavailable(results []result) bool {
+	for _, r := range results {
+		if r.err == nil || r.err.Code != codes.Unavailable {
+			return false
+		}
+	}
+	return true
 }

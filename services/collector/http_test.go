@@ -227,3 +227,44 @@ func TestPanicsAreAnswered(t *testing.T) {
 		t.Errorf("got %d afterwards", a.status)
 	}
 }
+
+func TestEveryEventIsCounted(t *testing.T) {
+	f := newFixture(t, nil)
+	f.send(`{"events":[` + good + `,` + good + `,` + bad + `,{"x":1}]}`)
+	f.send(`{`)
+	f.do("GET", "/v1/cases", nil)
+	f.do("GET", "/nothing", nil)
+	families, err := f.tel.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				if !strings.HasPrefix(l.GetName(), "otel_") {
+					labels = append(labels, l.GetName()+"="+l.GetValue())
+				}
+			}
+			got[family.GetName()+"{"+strings.Join(labels, ",")+"}"] = m.GetCounter().GetValue()
+		}
+	}
+	for name, want := range map[string]float64{
+		"hone_collector_events_total{outcome=accepted,reason=}":                              2,
+		"hone_collector_events_total{outcome=rejected,reason=out_of_range}":                  1,
+		"hone_collector_events_total{outcome=rejected,reason=unknown_field}":                 1,
+		"hone_collector_events_total{outcome=rejected,reason=broken_json}":                   1,
+		"hone_collector_requests_total{code=202,route=/v1/events}":                           1,
+		"hone_collector_requests_total{code=400,route=/v1/events}":                           1,
+		"hone_collector_requests_total{code=503,route=/hone.cases.v1.CaseService/ListCases}": 1,
+		"hone_collector_requests_total{code=404,route=other}":                                1,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+	}
+	if t.Failed() {
+		t.Log(got)
+	}
+}
