@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -51,7 +52,7 @@ func newSQLCommand(g *global) *cobra.Command {
 			default:
 				format = "PrettyCompactNoEscapes"
 			}
-			return runSQL(cmd, e, query, format)
+			return queryClickHouse(cmd.Context(), e, query, format, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "", "any ClickHouse format, such as CSVWithNames or Vertical")
@@ -59,10 +60,11 @@ func newSQLCommand(g *global) *cobra.Command {
 	return cmd
 }
 
-func runSQL(cmd *cobra.Command, e endpoints.Endpoints, query, format string) error {
+// queryClickHouse writes the answer of a query in a ClickHouse format.
+func queryClickHouse(ctx context.Context, e endpoints.Endpoints, query, format string, w io.Writer) error {
 	u := e.ClickHouseHTTP + "/?" + url.Values{"database": {"hone"}, "default_format": {format}}.Encode()
 	query = strings.TrimRight(strings.TrimSpace(query), ";")
-	req, err := http.NewRequestWithContext(cmd.Context(), http.MethodPost, u, strings.NewReader(query))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u, strings.NewReader(query))
 	if err != nil {
 		return fmt.Errorf("ask ClickHouse: %w", err)
 	}
@@ -78,7 +80,7 @@ func runSQL(cmd *cobra.Command, e endpoints.Endpoints, query, format string) err
 		}
 		return fmt.Errorf("ClickHouse: %s", strings.TrimSpace(string(text)))
 	}
-	if _, err := io.Copy(cmd.OutOrStdout(), resp.Body); err != nil {
+	if _, err := io.Copy(w, resp.Body); err != nil {
 		return fmt.Errorf("read ClickHouse's answer: %w", err)
 	}
 	return nil
