@@ -16,7 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/weaviate/weaviate-go-client/v4/weaviate"
 	pb "github.com/weaviate/weaviate/grpc/generated/protocol/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -71,7 +70,7 @@ type Match struct {
 // a deadline of its own; a project whose tenant does not exist is empty.
 type Client struct {
 	cfg  Config
-	rest *weaviate.Client
+	http *http.Client
 	conn *grpc.ClientConn
 	grpc pb.WeaviateClient
 
@@ -88,16 +87,13 @@ func Open(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open weaviate: %w", err)
 	}
-	headers := map[string]string{}
 	creds := insecure.NewCredentials()
 	if u.Scheme == "https" {
 		creds = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
 	}
-	if cfg.APIKey != "" {
-		headers["Authorization"] = "Bearer " + cfg.APIKey
-	}
-	// The Go client's own gRPC neither searches nor verifies certificates, so
-	// objects go over a connection of ours and the client does the schema.
+	// Weaviate's Go client is not used: its gRPC neither searches nor verifies
+	// certificates, and its connections block the process's finalizers for ever
+	// once they are collected.
 	conn, err := grpc.NewClient(cfg.GRPCAddr,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
@@ -112,11 +108,8 @@ func Open(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("open weaviate: %w", err)
 	}
 	return &Client{
-		cfg: cfg,
-		rest: weaviate.New(weaviate.Config{
-			Scheme: u.Scheme, Host: u.Host + strings.TrimSuffix(u.Path, "/"), Headers: headers,
-			ConnectionClient: &http.Client{Timeout: cfg.WriteTimeout},
-		}),
+		cfg:     cfg,
+		http:    &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second}},
 		conn:    conn,
 		grpc:    pb.NewWeaviateClient(conn),
 		tenants: map[string]bool{},
@@ -124,7 +117,10 @@ func Open(cfg Config) (*Client, error) {
 }
 
 // Close ends the connection. Calls in flight fail.
-func (c *Client) Close() error { return c.conn.Close() }
+func (c *Client) Close() error {
+	c.http.CloseIdleConnections()
+	return c.conn.Close()
+}
 
 // Upsert writes objects, replacing those with the same ids. nil means that
 // each of them is stored and found by every later call. After an error any
