@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -67,18 +68,51 @@ func (e *PortTakenError) Error() string {
 
 func (e *PortTakenError) Unwrap() error { return e.Err }
 
+// Picked ports lie below those that systems give to outgoing connections, from
+// 32768 on: one of those could take a port before its server, or the server's
+// next start, does.
+const (
+	firstPick = 10_240
+	endPick   = 32_768
+)
+
 // FreePorts replaces every zero of ports by a free port of the loopback
-// interface, and finds a *PortTakenError where another one is not free. A free
-// port can be lost before it is used; callers that pick try again.
+// interface, and returns a *PortTakenError where another one is not free. A
+// picked port can be lost before it is used; callers that pick try again.
 func FreePorts(ports ...*int) error {
 	// All are held until the last is found, so that no two are the same.
-	for _, p := range ports {
-		lis, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(*p)))
-		if err != nil {
-			return &PortTakenError{Port: *p, Err: err}
+	var held []net.Listener
+	defer func() {
+		for _, lis := range held {
+			lis.Close()
 		}
-		defer lis.Close()
-		*p = lis.Addr().(*net.TCPAddr).Port
+	}()
+	listen := func(port int) error {
+		lis, err := net.Listen("tcp", loopback(port))
+		if err == nil {
+			held = append(held, lis)
+		}
+		return err
+	}
+	// The wanted ones first: a pick must not take one of them.
+	for _, p := range ports {
+		if *p != 0 {
+			if err := listen(*p); err != nil {
+				return &PortTakenError{Port: *p, Err: err}
+			}
+		}
+	}
+	const attempts = 100
+	for _, p := range ports {
+		for attempt := 1; *p == 0; attempt++ {
+			port := firstPick + rand.IntN(endPick-firstPick)
+			err := listen(port)
+			if err == nil {
+				*p = port
+			} else if attempt == attempts {
+				return fmt.Errorf("find a free port: %w", err)
+			}
+		}
 	}
 	return nil
 }

@@ -77,6 +77,9 @@ func Start(ctx context.Context, o Options) (_ *Hone, err error) {
 	}
 	h := &Hone{dir: o.Dir, progress: &printer{w: o.Progress}, failed: make(chan error, 1)}
 	defer func() {
+		if taken, ok := errors.AsType[*embedded.PortTakenError](err); ok {
+			err = fmt.Errorf("%w; stop what uses port %d, or pick free ports with --ports auto", err, taken.Port)
+		}
 		if err != nil {
 			err = errors.Join(err, h.stop())
 		}
@@ -85,6 +88,12 @@ func Start(ctx context.Context, o Options) (_ *Hone, err error) {
 		return nil, err
 	}
 	if err := endpoints.Remove(o.Dir); err != nil { // left by a crash
+		return nil, err
+	}
+	// All at once and before anything starts: a taken port is found at once, and
+	// no two parts pick the same.
+	p := &o.Ports
+	if err := embedded.FreePorts(&p.HTTP, &p.GRPC, &p.Kafka, &p.ClickHouse, &p.ClickHouseHTTP, &p.Weaviate, &p.WeaviateGRPC); err != nil {
 		return nil, err
 	}
 	if h.log, err = embedded.OpenLogFile(filepath.Join(o.Dir, "logs", "hone.log")); err != nil {
@@ -156,9 +165,6 @@ func (h *Hone) startParts(ctx context.Context, o Options, creds credentials, cfg
 	g.Go(func() error {
 		return h.step("clickhouse", func() error {
 			options := embedded.ClickHouseOptions{Dir: data("clickhouse"), TCPPort: o.Ports.ClickHouse, HTTPPort: o.Ports.ClickHouseHTTP, Log: logs("clickhouse")}
-			if err := embedded.FreePorts(&options.TCPPort, &options.HTTPPort); err != nil {
-				return err
-			}
 			return clickhouse.start(ctx, func(ctx context.Context) (part, error) {
 				c, err := embedded.StartClickHouse(ctx, options)
 				if err != nil {
@@ -172,9 +178,6 @@ func (h *Hone) startParts(ctx context.Context, o Options, creds credentials, cfg
 	g.Go(func() error {
 		return h.step("weaviate", func() error {
 			options := embedded.WeaviateOptions{Dir: data("weaviate"), Port: o.Ports.Weaviate, GRPCPort: o.Ports.WeaviateGRPC, APIKey: creds.WeaviateKey, Log: logs("weaviate")}
-			if err := embedded.FreePorts(&options.Port, &options.GRPCPort); err != nil {
-				return err
-			}
 			return weaviate.start(ctx, func(ctx context.Context) (part, error) {
 				w, err := embedded.StartWeaviate(ctx, options)
 				if err != nil {
