@@ -72,12 +72,16 @@ func (v *validator) length(field, s string, limit int) {
 
 func (v *validator) text(field, s string) { v.length(field, s, v.limits.TextBytes) }
 
-// label is a short name on one line.
+// label is a short name. Real ones hold line breaks at times, which do no harm.
 func (v *validator) label(field, s string) {
 	v.length(field, s, v.limits.LabelBytes)
-	if strings.ContainsFunc(s, unicode.IsControl) {
+	if strings.ContainsFunc(s, badInLabel) {
 		v.fail(field, InvalidValue, "want no control characters")
 	}
+}
+
+func badInLabel(r rune) bool {
+	return unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r'
 }
 
 func (v *validator) id(field, s string) {
@@ -124,7 +128,7 @@ func (v *validator) labels(field string, m map[string]string) {
 	// The first mistake by key, so that the same event gets the same answer.
 	var worst string
 	for key, value := range m {
-		if (key == "" || len(key) > v.limits.LabelBytes || len(value) > v.limits.LabelBytes || strings.ContainsFunc(key, unicode.IsControl)) &&
+		if (key == "" || len(key) > v.limits.LabelBytes || len(value) > v.limits.LabelBytes || strings.ContainsFunc(key, badInLabel)) &&
 			(v.err == nil || key < worst) {
 			worst = key
 			v.err = nil

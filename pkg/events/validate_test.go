@@ -37,7 +37,7 @@ func TestAcceptNamesTheMistake(t *testing.T) {
 		"no payload":                {`{"type":"feedback","session_id":"s","interaction_id":"i"}`, "feedback", "so this is needed"},
 		"null payload":              {feedback("null"), "feedback", "so this is needed"},
 		"other payload":             {`{"type":"feedback","session_id":"s","interaction_id":"i","behavior":{"kind":"left"}}`, "behavior", `only "feedback" may be set`},
-		"control in role":           {`{"type":"behavior","session_id":"s","user_role":"a\nb","behavior":{"kind":"left"}}`, "user_role", "no control characters"},
+		"control in role":           {`{"type":"behavior","session_id":"s","user_role":"a\u0000b","behavior":{"kind":"left"}}`, "user_role", "no control characters"},
 		"long tag":                  {`{"type":"behavior","session_id":"s","tags":{"a":"","b":"` + long + `"},"behavior":{"kind":"left"}}`, "tags.b", "at most 256 bytes"},
 		"empty tag":                 {`{"type":"behavior","session_id":"s","tags":{"":"x"},"behavior":{"kind":"left"}}`, `tags[""]`, "not empty"},
 		"other project":             {`{"type":"behavior","project_id":"q","session_id":"s","behavior":{"kind":"left"}}`, "project_id", "another project"},
