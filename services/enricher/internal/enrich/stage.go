@@ -87,11 +87,9 @@ func (s *Stage) Process(ctx context.Context, in []stage.Record) ([]stage.Record,
 	if len(in) == 0 {
 		return nil, nil
 	}
-	partition := in[0].Partition
-	s.cache.Follow(partition, in[0].Offset)
-
+	batch := s.cache.Begin(in[0].Partition, in[0].Offset)
 	var counts counts
-	sessions, failed, err := s.gather(ctx, partition, in, &counts)
+	sessions, failed, err := s.gather(ctx, batch, in, &counts)
 	if err != nil {
 		return nil, err
 	}
@@ -125,14 +123,14 @@ func (s *Stage) Process(ctx context.Context, in []stage.Record) ([]stage.Record,
 	for _, t := range sessions {
 		trails[t.key] = t.trail
 	}
-	s.cache.Put(partition, in[len(in)-1].Offset+1, trails)
+	batch.End(in[len(in)-1].Offset+1, trails)
 	s.count(ctx, counts, changed)
 	return out, failed.ErrorOrNil()
 }
 
 // gather decodes the batch and adds its events to the trails of their sessions,
 // which come in the order of their first event.
-func (s *Stage) gather(ctx context.Context, partition int, in []stage.Record, n *counts) ([]*touched, *stage.BatchError, error) {
+func (s *Stage) gather(ctx context.Context, batch *trail.Batch, in []stage.Record, n *counts) ([]*touched, *stage.BatchError, error) {
 	var failed *stage.BatchError
 	var sessions []*touched
 	var missing []trail.Key
@@ -143,7 +141,7 @@ func (s *Stage) gather(ctx context.Context, partition int, in []stage.Record, n 
 		if byKey[key] != nil {
 			continue
 		}
-		t := &touched{key: key, trail: s.cache.Take(partition, key)}
+		t := &touched{key: key, trail: batch.Take(key)}
 		if t.trail == nil {
 			missing = append(missing, key)
 		}

@@ -10,7 +10,7 @@ import (
 // for concurrent use.
 //
 // A cached trail is whole only if this process handled every record of its
-// partition since. Follow sees to that.
+// partition since. Begin sees to that.
 type Cache struct {
 	maxBytes int
 
@@ -21,7 +21,8 @@ type Cache struct {
 }
 
 type partition struct {
-	next   int64 // offset after the last record that was handled
+	next   int64  // offset after the last record that was handled
+	batch  *Batch // the one that began last
 	trails map[Key]*list.Element
 }
 
@@ -37,46 +38,60 @@ func NewCache(maxBytes int) *Cache {
 	return &Cache{maxBytes: maxBytes, order: list.New(), partitions: map[int]*partition{}}
 }
 
-// Follow begins a batch of a partition. Where it is not the one that follows
-// the last, somebody else may have handled records in between: the trails of
-// the partition are dropped.
-func (c *Cache) Follow(number int, first int64) {
+// Batch is a batch of one partition at work.
+type Batch struct {
+	cache     *Cache
+	partition *partition
+	number    int
+}
+
+// Begin begins a batch of a partition. Where it is not the one that follows the
+// last, somebody else may have handled records in between: the trails of the
+// partition are dropped. A batch that is still at work, left over from before a
+// rebalance, has no part in the cache any more.
+func (c *Cache) Begin(number int, first int64) *Batch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.partitions[number]
-	if p != nil && p.next == first {
-		return
+	if p == nil {
+		p = &partition{next: first, trails: map[Key]*list.Element{}}
+		c.partitions[number] = p
 	}
-	if p != nil {
+	if p.next != first {
 		for _, el := range p.trails {
 			c.remove(el)
 		}
+		p.next = first
 	}
-	c.partitions[number] = &partition{next: first, trails: map[Key]*list.Element{}}
+	p.batch = &Batch{c, p, number}
+	return p.batch
 }
 
-// Take takes a trail out; nil where it is not held.
-func (c *Cache) Take(number int, key Key) *Trail {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	el := c.partitions[number].trails[key]
-	if el == nil {
+// Take takes a trail out of the cache; nil where it is not held.
+func (b *Batch) Take(key Key) *Trail {
+	b.cache.mu.Lock()
+	defer b.cache.mu.Unlock()
+	el := b.partition.trails[key]
+	if el == nil || b.partition.batch != b {
 		return nil
 	}
-	c.remove(el)
+	b.cache.remove(el)
 	return el.Value.(*entry).trail
 }
 
-// Put ends a batch that succeeded: it puts trails in, and the batch that begins
-// at next is the one that follows. A trail of more than a quarter of the cache
-// is not held.
-func (c *Cache) Put(number int, next int64, trails map[Key]*Trail) {
+// End puts trails in, after a batch that succeeded. The one that begins at next
+// is the one that follows. A trail of more than a quarter of the cache is not
+// held.
+func (b *Batch) End(next int64, trails map[Key]*Trail) {
+	c, p := b.cache, b.partition
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := c.partitions[number]
+	if p.batch != b {
+		return
+	}
 	p.next = next
 	for key, t := range trails {
-		e := &entry{number, key, t, t.Bytes()}
+		e := &entry{b.number, key, t, t.Bytes()}
 		if e.bytes > c.maxBytes/4 {
 			continue
 		}

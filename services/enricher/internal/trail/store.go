@@ -41,13 +41,13 @@ func (s *Store) Load(ctx context.Context, keys []Key) (map[Key]*Trail, error) {
 	return trails, nil
 }
 
-// The reads are without FINAL: to pick the newest row here costs less than to
-// merge the parts there.
+// The trail is read without FINAL: to pick the newest rows here costs less than
+// to merge the parts there.
 const (
 	selectEvents = `SELECT project_id, session_id, session_started_at, payload FROM events_log
-WHERE (project_id, session_id) IN wanted ORDER BY revision DESC`
+WHERE (project_id, session_id) IN wanted`
 	selectSignals = `SELECT project_id, session_id, payload FROM signals_log
-WHERE (project_id, session_id) IN wanted ORDER BY revision`
+WHERE (project_id, session_id) IN wanted`
 	selectDecisions = `SELECT payload FROM decisions_log FINAL
 WHERE project_id = ? AND session_id = ?`
 )
@@ -75,8 +75,8 @@ func (s *Store) load(ctx context.Context, keys []Key, trails map[Key]*Trail) err
 		if err := proto.Unmarshal(payload, e); err != nil {
 			return fmt.Errorf("decode stored event: %w", err)
 		}
-		if t := trails[key]; t != nil && !t.Has(e.EventId) {
-			t.add(e, startedAt)
+		if t := trails[key]; t != nil {
+			t.loadEvent(e, startedAt)
 		}
 		return nil
 	})
@@ -93,7 +93,7 @@ func (s *Store) load(ctx context.Context, keys []Key, trails map[Key]*Trail) err
 		if err := proto.Unmarshal(payload, sig); err != nil {
 			return fmt.Errorf("decode stored signal: %w", err)
 		}
-		if t := trails[key]; t != nil {
+		if t := trails[key]; t != nil && t.Signal(sig.SignalId).GetRevision() < sig.Revision {
 			t.SetSignal(sig)
 		}
 		return nil
