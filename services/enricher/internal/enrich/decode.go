@@ -56,7 +56,7 @@ func decode(rec stage.Record) (*eventv1.Event, error) {
 		return nil, errors.New("event without occurred_at")
 	case !bytes.Equal(rec.Key, stream.SessionKey(e.ProjectId, e.SessionId)):
 		// It may be in another session's partition, which somebody else writes.
-		return nil, fmt.Errorf("record key is not that of the event's session, which has %d bytes", len(e.SessionId))
+		return nil, errors.New("record key is not project and session of the event")
 	}
 	if e.Type == events.TypeTimer {
 		if e.GetTimer() == nil || e.SessionId == "" {
