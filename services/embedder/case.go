@@ -103,6 +103,7 @@ type caseState struct {
 	version            uint64
 	members            map[string]member // by signal id
 	counts             map[counted]int   // of members, so that a large case need not be counted anew
+	first, last        time.Time         // of negative members; as they last were where there are none
 	answer             *curationv1.CurationEvent
 	shown              string // the review whose answer the stored case shows
 
@@ -164,6 +165,13 @@ func (c *caseState) touch() {
 	c.changed = true
 }
 
+// saw takes the times of a stored case.
+func (c *caseState) saw(stored *casesv1.Case) {
+	if stored.GetFirstSeen() != nil {
+		c.first, c.last = stored.GetFirstSeen().AsTime(), stored.GetLastSeen().AsTime()
+	}
+}
+
 // snapshot is the case as it stands.
 func (c *caseState) snapshot() *casesv1.Case {
 	out := &casesv1.Case{CaseId: c.id, ProjectId: c.project, Title: c.title, Version: c.version, State: stateNew}
@@ -194,23 +202,25 @@ func (c *caseState) snapshot() *casesv1.Case {
 	out.Categories, out.ModelVersions = most(categories), most(models)
 
 	var complaints, examples newest
-	var first, last time.Time
+	if c.alive() {
+		c.first, c.last = time.Time{}, time.Time{}
+	}
 	for id, m := range c.members {
 		if m.polarity != negative {
 			continue
 		}
 		complaints.add(m.comment, m.at, id)
 		examples.add(m.query, m.at, id)
-		if first.IsZero() || m.at.Before(first) {
-			first = m.at
+		if c.first.IsZero() || m.at.Before(c.first) {
+			c.first = m.at
 		}
-		if m.at.After(last) {
-			last = m.at
+		if c.last.IsZero() || m.at.After(c.last) {
+			c.last = m.at
 		}
 	}
 	out.Complaints, out.Examples = complaints.texts(), examples.texts()
-	if !first.IsZero() {
-		out.FirstSeen, out.LastSeen = timestamppb.New(first), timestamppb.New(last)
+	if !c.first.IsZero() {
+		out.FirstSeen, out.LastSeen = timestamppb.New(c.first), timestamppb.New(c.last)
 	}
 	applyAnswer(out, c.answer)
 	return out

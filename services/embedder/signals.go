@@ -291,6 +291,7 @@ func (a *assignment) repair(ctx context.Context, repeated []*casesv1.Exchange) e
 			}
 			state.title, state.vector = c.GetTitle(), vectors[0]
 		}
+		state.saw(c)
 		state.version = max(state.version, c.GetVersion())
 		state.changed = true
 		a.counts["repaired"]++

@@ -105,6 +105,18 @@ func TestOutputIsTheWholeSignalWithItsCase(t *testing.T) {
 	}
 }
 
+func TestAWithdrawnCaseKeepsItsTimes(t *testing.T) {
+	h := newHarness(t)
+	one := signal("s1", negative, "0")
+	h.send(one)
+	h.restart()
+	h.send(revised(one, withdrawn))
+	c := h.stored(founded("s1"))
+	if c.GetState() != stateWithdrawn || !proto.Equal(c.GetFirstSeen(), one.GetOccurredAt()) || !proto.Equal(c.GetLastSeen(), one.GetOccurredAt()) {
+		t.Errorf("case = %v", c)
+	}
+}
+
 func TestRedeliveryGivesTheSameOutputAndStore(t *testing.T) {
 	in := []*signalv1.Signal{
 		signal("s1", negative, "0"), signal("s2", negative, "30"), signal("s3", positive, "20"), signal("s4", negative, "90"),

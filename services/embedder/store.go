@@ -87,6 +87,7 @@ func (s *store) read(ctx context.Context, project string, caseIDs []string, into
 		}
 		state := newCase(c.GetCaseId(), project)
 		state.title, state.version, state.vector, state.shown = c.GetTitle(), c.GetVersion(), o.Vector, c.GetReviewId()
+		state.saw(&c)
 		into[state.id] = state
 		found = append(found, c.GetCaseId())
 	}

@@ -28,7 +28,7 @@ type Index interface {
 
 // Fake is an Index in memory.
 type Fake struct {
-	// Called before each call, where set; its error is the call's.
+	// Called before each call, one at a time, where set; its error is the call's.
 	Before func(method, collection string) error
 
 	mu      sync.Mutex
@@ -39,6 +39,8 @@ type Fake struct {
 func NewFake() *Fake { return &Fake{objects: map[string]map[string]vector.Object{}} }
 
 func (f *Fake) enter(method, collection string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.Before == nil {
 		return nil
 	}
