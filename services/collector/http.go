@@ -254,7 +254,9 @@ func checkContentType(r *http.Request) *apierr.Error {
 		return nil
 	}
 	media, params, err := mime.ParseMediaType(ct)
-	if charset := params["charset"]; err != nil || media != "application/json" && media != "text/plain" || charset != "" && !strings.EqualFold(charset, "utf-8") {
+	// The form type is what curl -d says where nobody tells it better.
+	known := media == "application/json" || media == "text/plain" || media == "application/x-www-form-urlencoded"
+	if charset := params["charset"]; err != nil || !known || charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return apierr.Errorf(codes.InvalidArgument, "Content-Type %q is not supported: want application/json, or text/plain for sendBeacon, in UTF-8", ct).WithStatus(http.StatusUnsupportedMediaType)
 	}
 	return nil

@@ -95,7 +95,8 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *api
 		return nil, tooLarge(g.cfg.MaxBody)
 	}
 	if ct := r.Header.Get("Content-Type"); ct != "" {
-		if media, _, err := mime.ParseMediaType(ct); err != nil || media != "application/json" {
+		// The form type is what curl -d says where nobody tells it better.
+		if media, _, err := mime.ParseMediaType(ct); err != nil || media != "application/json" && media != "application/x-www-form-urlencoded" {
 			return nil, apierr.Errorf(codes.InvalidArgument, "want Content-Type application/json").WithStatus(http.StatusUnsupportedMediaType)
 		}
 	}

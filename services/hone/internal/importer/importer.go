@@ -15,10 +15,12 @@ import (
 	"slices"
 	"strings"
 
-	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/timestamppb"
 	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/honeloop/hone/pkg/events"
+	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 )
 
 // Item is one event of a history, and where it stands in it.
@@ -63,6 +65,10 @@ func FormatNamed(name string) (Format, error) {
 const maxLine = 4 << 20
 
 func openJSONL(path string) (iter.Seq2[Item, error], int, error) {
+	decoder, err := events.NewDecoder(events.DefaultLimits())
+	if err != nil {
+		return nil, 0, err
+	}
 	in := io.NopCloser(os.Stdin)
 	name := "standard input"
 	total := 0
@@ -88,13 +94,19 @@ func openJSONL(path string) (iter.Seq2[Item, error], int, error) {
 			if len(strings.TrimSpace(string(line.bytes))) == 0 {
 				continue
 			}
-			event := &eventv1.Event{}
-			if err := protojson.Unmarshal(line.bytes, event); err != nil {
-				yield(Item{Where: where}, fmt.Errorf("%s: not an event: %w", where, err))
+			request, fieldErr := decoder.Decode(line.bytes)
+			if fieldErr != nil {
+				yield(Item{Where: where}, fmt.Errorf("%s: not an event: %w", where, fieldErr))
 				return
 			}
-			if !yield(Item{event, where}, nil) {
-				return
+			for i, event := range request.Events {
+				if event == nil {
+					yield(Item{Where: where}, fmt.Errorf("%s: %w", where, request.Path(i, request.Errors[i])))
+					return
+				}
+				if !yield(Item{event, where}, nil) {
+					return
+				}
 			}
 		}
 	}, total, nil
