@@ -30,12 +30,12 @@ func Main() {
 		return
 	}
 	// Whatever the child starts is no child of this kind.
-	os.Unsetenv(childEnv)
-	var err error
-	switch name {
-	case childClickHouse:
+	err := os.Unsetenv(childEnv)
+	switch {
+	case err != nil:
+	case name == childClickHouse:
 		err = serveClickHouse(os.Args[1], os.Args[2:])
-	case childWatch:
+	case name == childWatch:
 		err = watch(os.Args[1], os.Args[2], os.Args[3:])
 	default:
 		err = fmt.Errorf("no child is named %q", name)
@@ -167,12 +167,12 @@ const watchStop = 8 * time.Second
 
 // watch runs a program that does not look at its standard input itself, writes
 // its output to a bounded log, and stops it once standard input closes.
-func watch(log, program string, args []string) error {
+func watch(log, program string, args []string) (err error) {
 	out, err := OpenLogFile(log)
 	if err != nil {
 		return err
 	}
-	defer out.Close()
+	defer func() { err = errors.Join(err, out.Close()) }()
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
