@@ -21,7 +21,7 @@ type running struct {
 	err    error // valid once done is closed
 }
 
-// run runs a service until it is cancelled. A service that ends before is
+// run runs a service until it is canceled. A service that ends before is
 // reported, since the others cannot do without it.
 func (h *Hone) run(name string, svc service) *running {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -15,8 +15,8 @@ type part interface {
 }
 
 const (
-	restartMin = 200 * time.Millisecond
-	restartMax = 10 * time.Second
+	shortestWait = 200 * time.Millisecond
+	longestWait  = 10 * time.Second
 	// A child that lived this long starts its waits anew.
 	restartCalm  = time.Minute
 	startTimeout = time.Minute
@@ -53,7 +53,7 @@ func (s *supervised) start(ctx context.Context, start func(context.Context) (par
 }
 
 func (s *supervised) watch(ctx context.Context, start func(context.Context) (part, error)) {
-	wait := restartMin
+	wait := shortestWait
 	began := time.Now()
 	for {
 		select {
@@ -63,7 +63,7 @@ func (s *supervised) watch(ctx context.Context, start func(context.Context) (par
 		}
 		cause := s.part.Err()
 		if time.Since(began) > restartCalm {
-			wait = restartMin
+			wait = shortestWait
 		}
 		s.progress.printf("%s died (%v), starting it again\n", s.name, cause)
 		for {
@@ -72,7 +72,7 @@ func (s *supervised) watch(ctx context.Context, start func(context.Context) (par
 			case <-ctx.Done():
 				return
 			}
-			wait = min(2*wait, restartMax)
+			wait = min(2*wait, longestWait)
 			began = time.Now()
 			p, err := s.again(ctx, start)
 			if ctx.Err() != nil {
