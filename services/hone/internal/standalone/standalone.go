@@ -152,7 +152,10 @@ func (h *Hone) startParts(ctx context.Context, o Options, creds credentials, cfg
 	var g errgroup.Group
 	g.Go(func() error {
 		return h.step("broker", func() (err error) {
-			h.broker, err = embedded.StartBroker(ctx, embedded.BrokerOptions{Dir: data("kafka"), Port: o.Ports.Kafka, Log: logs("kafka")})
+			h.broker, err = embedded.StartBroker(ctx, embedded.BrokerOptions{
+				Dir: data("kafka"), Port: o.Ports.Kafka, Log: logs("kafka"),
+				SyncWrites: true, // no replica: what a 202 promises is on this disk or nowhere
+			})
 			if err == nil {
 				cfg.broker(h.broker.Addr)
 			}
