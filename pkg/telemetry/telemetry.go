@@ -22,6 +22,7 @@ type Telemetry struct {
 	// Registry holds the process's metrics for /metrics.
 	Registry *prometheus.Registry
 
+	base    *slog.Logger // without a service's name
 	meters  metric.MeterProvider
 	tracers trace.TracerProvider
 }
@@ -34,7 +35,7 @@ func New(w io.Writer, level slog.Level) (*Telemetry, error) {
 		return nil, fmt.Errorf("create metrics exporter: %w", err)
 	}
 	t := &Telemetry{
-		Log:      slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})),
+		base:     slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})),
 		Registry: registry,
 		meters:   sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)),
 		tracers:  noop.NewTracerProvider(),
@@ -55,7 +56,7 @@ func Discard() *Telemetry {
 // the service's name.
 func (t *Telemetry) Named(service string) *Telemetry {
 	named := *t
-	named.Log = t.Log.With("service", service)
+	named.Log = t.base.With("service", service)
 	named.Meter = t.meters.Meter("github.com/honeloop/hone/" + service)
 	named.Tracer = t.tracers.Tracer("github.com/honeloop/hone/" + service)
 	return &named
