@@ -1,15 +1,11 @@
 package vector
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"strings"
 
+	"github.com/weaviate/weaviate-go-client/v4/weaviate/fault"
 	"github.com/weaviate/weaviate/entities/models"
 	"github.com/weaviate/weaviate/entities/schema"
 )
@@ -84,19 +80,20 @@ func (c *Client) EnsureSchema(ctx context.Context) error {
 func (c *Client) ensure(ctx context.Context, want collection) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.WriteTimeout)
 	defer cancel()
-	have, err := c.class(ctx, want.name)
-	if errors.Is(err, errNotFound) {
-		created := c.rest(ctx, http.MethodPost, "/v1/schema", want.class(), nil)
-		if created == nil {
+	have, err := c.rest.Schema().ClassGetter().WithClassName(want.name).Do(ctx)
+	if isStatus(err, 404) {
+		err = c.rest.Schema().ClassCreator().WithClass(want.class()).Do(ctx)
+		if err == nil {
 			return nil
 		}
 		// Somebody else may have created it meanwhile.
-		if have, err = c.class(ctx, want.name); err != nil {
-			return created
+		created := err
+		if have, err = c.rest.Schema().ClassGetter().WithClassName(want.name).Do(ctx); err != nil {
+			return restError(created)
 		}
 	}
 	if err != nil {
-		return err
+		return restError(err)
 	}
 	if have.MultiTenancyConfig == nil || !have.MultiTenancyConfig.Enabled {
 		return errors.New("it exists without multi-tenancy, so it is not Hone's: remove it or use another Weaviate")
@@ -109,8 +106,8 @@ func (c *Client) ensure(ctx context.Context, want collection) error {
 		if existing[p.Name] {
 			continue
 		}
-		if err := c.rest(ctx, http.MethodPost, "/v1/schema/"+want.name+"/properties", p, nil); err != nil {
-			return fmt.Errorf("add property %s: %w", p.Name, err)
+		if err := c.rest.Schema().PropertyCreator().WithClassName(want.name).WithProperty(p).Do(ctx); err != nil {
+			return fmt.Errorf("add property %s: %w", p.Name, restError(err))
 		}
 	}
 	return nil
@@ -121,12 +118,12 @@ func (c *Client) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.ReadTimeout)
 	defer cancel()
 	for _, want := range collections() {
-		_, err := c.class(ctx, want.name)
-		if errors.Is(err, errNotFound) {
+		_, err := c.rest.Schema().ClassGetter().WithClassName(want.name).Do(ctx)
+		if isStatus(err, 404) {
 			return fmt.Errorf("collection %s is missing: run `hone migrate`", want.name)
 		}
 		if err != nil {
-			return fmt.Errorf("read collection %s: %w", want.name, err)
+			return fmt.Errorf("read collection %s: %w", want.name, restError(err))
 		}
 	}
 	return nil
@@ -164,57 +161,17 @@ func (w collection) class() *models.Class {
 	return class
 }
 
-func (c *Client) class(ctx context.Context, name string) (*models.Class, error) {
-	var class models.Class
-	if err := c.rest(ctx, http.MethodGet, "/v1/schema/"+name, nil, &class); err != nil {
-		return nil, err
-	}
-	return &class, nil
+func isStatus(err error, code int) bool {
+	e, ok := errors.AsType[*fault.WeaviateClientError](err)
+	return ok && e.IsUnexpectedStatusCode && e.StatusCode == code
 }
 
-var errNotFound = errors.New("not found")
-
-// maxREST bounds an answer of the HTTP API, in bytes.
-const maxREST = 8 << 20
-
-// rest calls the HTTP API, which is for the schema only. What gets no answer,
+// restError classifies an error of the HTTP client: what never got an answer,
 // or a 5xx, is ErrUnavailable.
-func (c *Client) rest(ctx context.Context, method, path string, in, out any) error {
-	var body bytes.Buffer
-	if in != nil {
-		if err := json.NewEncoder(&body).Encode(in); err != nil {
-			return fmt.Errorf("encode request: %w", err)
-		}
-	}
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.cfg.URL, "/")+path, &body)
-	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	if c.cfg.APIKey != "" {
-		req.Header.Set("Authorization", "Bearer "+c.cfg.APIKey)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
+func restError(err error) error {
+	e, ok := errors.AsType[*fault.WeaviateClientError](err)
+	if !ok || !e.IsUnexpectedStatusCode || e.StatusCode >= 500 {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxREST))
-	if err != nil {
-		return fmt.Errorf("%w: %s %s: %w", ErrUnavailable, method, path, err)
-	}
-	switch {
-	case resp.StatusCode == http.StatusNotFound:
-		return fmt.Errorf("%s %s: %w", method, path, errNotFound)
-	case resp.StatusCode >= 500:
-		return fmt.Errorf("%w: %s %s: status %d", ErrUnavailable, method, path, resp.StatusCode)
-	case resp.StatusCode >= 300:
-		return fmt.Errorf("%s %s: status %d: %.500s", method, path, resp.StatusCode, data)
-	case out == nil:
-		return nil
-	}
-	if err := json.Unmarshal(data, out); err != nil {
-		return fmt.Errorf("%s %s: decode answer: %w", method, path, err)
-	}
-	return nil
+	return err
 }

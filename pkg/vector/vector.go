@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weaviate/weaviate-go-client/v4/weaviate"
 	pb "github.com/weaviate/weaviate/grpc/generated/protocol/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -70,7 +71,7 @@ type Match struct {
 // a deadline of its own; a project whose tenant does not exist is empty.
 type Client struct {
 	cfg  Config
-	http *http.Client
+	rest *weaviate.Client
 	conn *grpc.ClientConn
 	grpc pb.WeaviateClient
 
@@ -87,13 +88,16 @@ func Open(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open weaviate: %w", err)
 	}
+	headers := map[string]string{}
 	creds := insecure.NewCredentials()
 	if u.Scheme == "https" {
 		creds = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
 	}
-	// Weaviate's Go client is not used: its gRPC neither searches nor verifies
-	// certificates, and its connections block the process's finalizers for ever
-	// once they are collected.
+	if cfg.APIKey != "" {
+		headers["Authorization"] = "Bearer " + cfg.APIKey
+	}
+	// The Go client's own gRPC neither searches nor verifies certificates, so
+	// objects go over a connection of ours and the client does the schema.
 	conn, err := grpc.NewClient(cfg.GRPCAddr,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
@@ -107,20 +111,37 @@ func Open(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open weaviate: %w", err)
 	}
+	rest := weaviate.New(weaviate.Config{
+		Scheme: u.Scheme, Host: u.Host + strings.TrimSuffix(u.Path, "/"), Headers: headers,
+		ConnectionClient: &http.Client{Timeout: cfg.WriteTimeout},
+	})
+	keep(rest)
 	return &Client{
 		cfg:     cfg,
-		http:    &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second}},
+		rest:    rest,
 		conn:    conn,
 		grpc:    pb.NewWeaviateClient(conn),
 		tenants: map[string]bool{},
 	}, nil
 }
 
-// Close ends the connection. Calls in flight fail.
-func (c *Client) Close() error {
-	c.http.CloseIdleConnections()
-	return c.conn.Close()
+// kept are the Go clients of this process, a few.
+var kept struct {
+	sync.Mutex
+	clients []*weaviate.Client
 }
+
+// keep keeps a Go client from being collected: its finalizer sends on a channel
+// that nobody reads (v4.16.1, connection/rest.go), which would stop every
+// finalizer of the process.
+func keep(c *weaviate.Client) {
+	kept.Lock()
+	defer kept.Unlock()
+	kept.clients = append(kept.clients, c)
+}
+
+// Close ends the connection. Calls in flight fail.
+func (c *Client) Close() error { return c.conn.Close() }
 
 // Upsert writes objects, replacing those with the same ids. nil means that
 // each of them is stored and found by every later call. After an error any

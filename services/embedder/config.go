@@ -110,7 +110,7 @@ func (c Config) thresholds() thresholds {
 	case embedding.ProviderHash:
 		t = thresholds{join: 0.60, recall: 0.40}
 	default:
-		t = thresholds{join: 0.75, recall: 0.55}
+		t = thresholds{join: 0.70, recall: 0.55}
 	}
 	if c.Cases.JoinThreshold > 0 {
 		t.join = c.Cases.JoinThreshold
