@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,7 @@ Services read the file when they start.`,
 		}
 		return filepath.Join(g.dir, "keys.yaml")
 	}
-	cmd.AddCommand(newKeysCreate(g, path), newKeysList(g, path))
+	cmd.AddCommand(newKeysCreate(g, path), newKeysList(g, path), newKeysRevoke(g, path))
 	return cmd
 }
 
@@ -77,6 +78,7 @@ func newKeysCreate(g *global, path func() string) *cobra.Command {
 func newKeysList(g *global, path func() string) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List keys, without what is secret", Args: cobra.NoArgs,
+		Example: "  hone keys list\n  hone keys list --file /etc/hone/keys.yaml --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			keys, err := readKeys(path())
 			if err != nil {
@@ -94,6 +96,39 @@ func newKeysList(g *global, path func() string) *cobra.Command {
 				rows = append(rows, []string{k.ID, k.ProjectID, string(k.Kind), strings.Join(k.Origins, " ")})
 			}
 			return table(cmd.OutOrStdout(), []string{"id", "project", "kind", "origins"}, rows)
+		},
+	}
+}
+
+func newKeysRevoke(g *global, path func() string) *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke KEYID", Short: "Remove a key", Args: cobra.ExactArgs(1),
+		Long: `Remove a key. KEYID is its name in 'hone keys list', such as hs_0123abcd, not the key
+itself. Services that run know the key until they are started again.`,
+		Example: `  hone keys revoke hs_0123abcd
+  hone keys revoke hp_89abcdef --file /etc/hone/keys.yaml --json`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keys, err := readKeys(path())
+			if err != nil {
+				return err
+			}
+			id := args[0]
+			i := slices.IndexFunc(keys, func(k auth.Key) bool { return k.ID == id })
+			if i < 0 {
+				return fmt.Errorf("no key %q in %s: 'hone keys list' names them", oneLine(id, 12), path())
+			}
+			if n := slices.IndexFunc(keys[i+1:], func(k auth.Key) bool { return k.ID == id }); n >= 0 {
+				return fmt.Errorf("two keys in %s have the id %s: remove the one that is meant from the file", path(), id)
+			}
+			key := keys[i]
+			if err := auth.WriteKeys(path(), slices.Delete(keys, i, i+1)); err != nil {
+				return err
+			}
+			if g.json {
+				return printJSON(cmd.OutOrStdout(), map[string]any{"id": key.ID, "project_id": key.ProjectID, "kind": key.Kind, "revoked": true})
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "revoked %s, a %s key of project %s; start the services again\n", key.ID, key.Kind, key.ProjectID)
+			return nil
 		},
 	}
 }
