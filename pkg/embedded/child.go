@@ -15,7 +15,11 @@ import (
 )
 
 // childEnv names the child that a process is; unset in every other process.
-const childEnv = "HONE_EMBEDDED_CHILD"
+// lockEnv is the file that the child locks for as long as it lives.
+const (
+	childEnv = "HONE_EMBEDDED_CHILD"
+	lockEnv  = "HONE_EMBEDDED_LOCK"
+)
 
 const (
 	childClickHouse = "clickhouse"
@@ -30,7 +34,11 @@ func Main() {
 		return
 	}
 	// Whatever the child starts is no child of this kind.
-	err := os.Unsetenv(childEnv)
+	lock := os.Getenv(lockEnv)
+	err := errors.Join(os.Unsetenv(childEnv), os.Unsetenv(lockEnv))
+	if err == nil {
+		err = awaitLock(lock, lockWait)
+	}
 	switch {
 	case err != nil:
 	case name == childClickHouse:
@@ -47,6 +55,27 @@ func Main() {
 	os.Exit(0)
 }
 
+// lockWait bounds how long a child waits for the one before it, which a killed
+// parent may have left to end by itself.
+const lockWait = 20 * time.Second
+
+// awaitLock locks a file until the process ends.
+func awaitLock(path string, wait time.Duration) error {
+	fd, err := syscall.Open(path, syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("open lock %s: %w", path, err)
+	}
+	for deadline := time.Now().Add(wait); ; time.Sleep(20 * time.Millisecond) {
+		err := syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("another process has held %s for %s: %w", path, wait, err)
+		}
+	}
+}
+
 // child is a process that runs this binary again, as one of the names above.
 type child struct {
 	name  string
@@ -57,8 +86,9 @@ type child struct {
 	err   error // once done is closed
 }
 
-// startChild starts a child whose output goes to the file logs[0].
-func startChild(name string, env []string, logs []string, args ...string) (*child, error) {
+// startChild starts a child that has the folder dir to itself, and whose output
+// goes to the file logs[0].
+func startChild(name, dir string, env []string, logs []string, args ...string) (*child, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find own executable: %w", err)
@@ -73,7 +103,7 @@ func startChild(name string, env []string, logs []string, args ...string) (*chil
 	}
 	defer out.Close()
 	cmd := exec.Command(exe, args...)
-	cmd.Env = append(append(os.Environ(), env...), childEnv+"="+name)
+	cmd.Env = append(append(os.Environ(), env...), childEnv+"="+name, lockEnv+"="+dir+".lock")
 	cmd.Stdout, cmd.Stderr = out, out
 	// A group of its own: a terminal's Ctrl-C must reach the parent only, which
 	// then stops its children in order.

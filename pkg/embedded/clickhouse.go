@@ -88,7 +88,7 @@ func startClickHouse(ctx context.Context, o ClickHouseOptions) (*ClickHouse, err
 		return nil, err
 	}
 
-	child, err := startChild(childClickHouse, nil, []string{log + ".start", log},
+	child, err := startChild(childClickHouse, dir, nil, []string{log + ".start", log},
 		lib, "clickhouse",
 		"--config-file="+config,
 		"--path="+dir,

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -243,16 +244,35 @@ func TestAMissingPartSaysHowToGetIt(t *testing.T) {
 }
 
 func TestAFailedStartShowsTheReason(t *testing.T) {
-	o := embedded.ClickHouseOptions{Dir: t.TempDir()}
-	c, err := embedded.StartClickHouse(t.Context(), o)
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "status"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := embedded.StartClickHouse(t.Context(), embedded.ClickHouseOptions{Dir: dir})
+	if err == nil || !strings.Contains(err.Error(), "CANNOT_OPEN_FILE") {
+		t.Errorf("a folder that ClickHouse cannot use: %v, want ClickHouse's own words", err)
+	}
+}
+
+// A killed parent leaves children that still write their last data.
+func TestAStartWaitsForTheChildBefore(t *testing.T) {
+	dir := t.TempDir()
+	before, err := embedded.StartClickHouse(t.Context(), embedded.ClickHouseOptions{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stop(t, c)
-	_, err = embedded.StartClickHouse(t.Context(), o)
-	if err == nil || !strings.Contains(err.Error(), "Another server instance") {
-		t.Errorf("second server on one folder: %v, want ClickHouse's own words", err)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		time.Sleep(time.Second)
+		stop(t, before)
+	}()
+	after, err := embedded.StartClickHouse(t.Context(), embedded.ClickHouseOptions{Dir: dir})
+	<-stopped
+	if err != nil {
+		t.Fatal(err)
 	}
+	stop(t, after)
 }
 
 // parent is the program that TestNothingOutlivesAKilledParent kills.

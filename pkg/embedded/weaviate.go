@@ -95,7 +95,7 @@ func startWeaviate(ctx context.Context, o WeaviateOptions) (*Weaviate, error) {
 			"CLUSTER_BASIC_AUTH_PASSWORD="+o.APIKey,
 		)
 	}
-	child, err := startChild(childWatch, env, []string{log + ".start", log},
+	child, err := startChild(childWatch, dir, env, []string{log + ".start", log},
 		log, bin, "--scheme=http", "--host=127.0.0.1", fmt.Sprintf("--port=%d", o.Port))
 	if err != nil {
 		return nil, err
