@@ -52,6 +52,11 @@ test: setup ## Set-up check, go vet, and all tests with -race, the pipeline test
 	  echo "== $$m: go test $(RACE)"; (cd $$m && go test $(RACE) -timeout 20m ./... $(ARGS)); \
 	done
 
+.PHONY: test-kafka
+test-kafka: ## The stream tests against Apache Kafka, fetched by Maven (needs Java 17)
+	@scripts/setup --kafka
+	cd pkg && HONE_TEST_KAFKA=real go test $(RACE) -count 1 -timeout 10m ./stream/... $(ARGS)
+
 .PHONY: test-containers
 test-containers: build ## The pipeline test against the official images of Kafka, ClickHouse and Weaviate
 	@docker info >/dev/null 2>&1 || { echo "make test-containers needs a running container engine (docker info fails here). make test runs the same pipeline without one." >&2; exit 1; }

@@ -54,17 +54,24 @@ type client struct {
 	refreshed time.Time
 }
 
-func newClient(cfg Config) *client {
+// newClient reads the files that cfg names, and does not connect yet.
+func newClient(cfg Config) (*client, error) {
+	tlsConfig, mechanism, err := cfg.security()
+	if err != nil {
+		return nil, err
+	}
 	t := &kafka.Transport{
 		Dial:        (&net.Dialer{Timeout: cfg.DialTimeout}).DialContext,
 		DialTimeout: cfg.DialTimeout,
 		ClientID:    cfg.ClientID,
+		TLS:         tlsConfig,
+		SASL:        mechanism,
 		// The transport looks at the cluster again after a random part of this,
 		// also after an error. The default (6 s) is how long a broker that is
 		// back would go unnoticed.
 		MetadataTTL: 2 * time.Second,
 	}
-	return &client{kafka: &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: t}, transport: t}
+	return &client{kafka: &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: t}, transport: t}, nil
 }
 
 func (c *client) close() { c.transport.CloseIdleConnections() }

@@ -11,6 +11,8 @@ import (
 type Config struct {
 	// Brokers are host:port addresses. One that answers is enough.
 	Brokers     []string      `yaml:"brokers" env:"BROKERS"`
+	SASL        SASL          `yaml:"sasl" envPrefix:"SASL_"`
+	TLS         TLS           `yaml:"tls" envPrefix:"TLS_"`
 	ClientID    string        `yaml:"client_id" env:"CLIENT_ID"`
 	DialTimeout time.Duration `yaml:"dial_timeout" env:"DIAL_TIMEOUT"`
 	// PublishTimeout bounds one Publish, waiting and retries included.
@@ -54,6 +56,7 @@ func (c Config) Validate() error {
 			fail(fmt.Sprintf("brokers[%d]", i), "is empty")
 		}
 	}
+	c.validateSecurity(fail)
 	if c.DialTimeout <= 0 {
 		fail("dial_timeout", "must be positive, is %s", c.DialTimeout)
 	}

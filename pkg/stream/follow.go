@@ -88,7 +88,10 @@ func followFrom(ctx context.Context, cfg Config, topic string, fn func(context.C
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("follow %s: %w", topic, err)
 	}
-	c := newClient(cfg)
+	c, err := newClient(cfg)
+	if err != nil {
+		return fmt.Errorf("follow %s: %w", topic, err)
+	}
 	defer c.close()
 	failed := func(err error) {
 		if onError != nil && ctx.Err() == nil {

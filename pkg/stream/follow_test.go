@@ -185,7 +185,11 @@ func TestEnsureTopics(t *testing.T) {
 		stream.TopicDeadLetter:            {1, "604800000"},
 	}
 	for topic, want := range tests {
-		if n := len(b.Cluster.PartitionInfos(topic)); n != want.partitions {
+		meta, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(meta.Topics[0].Partitions); n != want.partitions {
 			t.Errorf("%s has %d partitions, want %d", topic, n, want.partitions)
 		}
 		res, err := client.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{Resources: []kafka.DescribeConfigRequestResource{{

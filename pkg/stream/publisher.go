@@ -94,7 +94,7 @@ type topic struct {
 	refreshed time.Time
 }
 
-// NewPublisher does not connect yet.
+// NewPublisher reads the files that cfg names, and does not connect yet.
 func NewPublisher(cfg Config, tel *telemetry.Telemetry) (*Publisher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("create publisher: %w", err)
@@ -103,9 +103,13 @@ func NewPublisher(cfg Config, tel *telemetry.Telemetry) (*Publisher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create publisher: %w", err)
 	}
+	client, err := newClient(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("create publisher: %w", err)
+	}
 	p := &Publisher{
 		cfg:     cfg,
-		client:  newClient(cfg),
+		client:  client,
 		bytes:   semaphore.NewWeighted(int64(cfg.MaxInFlightBytes)),
 		metrics: metrics,
 		topics:  map[string]*topic{},

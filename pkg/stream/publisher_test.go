@@ -85,7 +85,7 @@ func TestPublishWritesAllThatRecordsHave(t *testing.T) {
 }
 
 func TestPublishSharesRequests(t *testing.T) {
-	b := streamtest.StartBroker(t, streamtest.Partitions(1))
+	b := streamtest.StartBroker(t, streamtest.Partitions(1), streamtest.InProcess())
 	var requests atomic.Int32
 	onProduce(b, func(string, int32) int16 {
 		requests.Add(1)
@@ -119,7 +119,7 @@ func TestPublishSharesRequests(t *testing.T) {
 }
 
 func TestPublishErrorsReachTheirCallersOnly(t *testing.T) {
-	b := streamtest.StartBroker(t, streamtest.Partitions(2))
+	b := streamtest.StartBroker(t, streamtest.Partitions(2), streamtest.InProcess())
 	onProduce(b, func(_ string, partition int32) int16 {
 		if partition == 1 {
 			return kerr.InvalidRecord.Code
@@ -156,7 +156,7 @@ func TestPublishErrorsReachTheirCallersOnly(t *testing.T) {
 }
 
 func TestPublishRetriesWhatMayPass(t *testing.T) {
-	b := streamtest.StartBroker(t, streamtest.Partitions(1))
+	b := streamtest.StartBroker(t, streamtest.Partitions(1), streamtest.InProcess())
 	var requests atomic.Int32
 	onProduce(b, func(string, int32) int16 {
 		if requests.Add(1) <= 3 {
@@ -189,9 +189,7 @@ func TestPublishRefusesWhatIsTooLarge(t *testing.T) {
 
 func TestPublishSplitsWhatTheBrokerFindsTooLarge(t *testing.T) {
 	b := streamtest.StartBroker(t, streamtest.Partitions(1))
-	if err := b.Cluster.CreateTopic("small", 1, map[string]string{"max.message.bytes": "1000"}); err != nil {
-		t.Fatal(err)
-	}
+	b.CreateTopic(t, "small", 1, map[string]string{"max.message.bytes": "1000"})
 	pub := newPublisher(t, b.Config())
 	// Random enough not to compress.
 	value := func(n int) []byte {
@@ -263,7 +261,7 @@ func failsFast(t *testing.T, pub *stream.Publisher) {
 }
 
 func TestPublishHasADeadline(t *testing.T) {
-	b := streamtest.StartBroker(t)
+	b := streamtest.StartBroker(t, streamtest.InProcess())
 	release := make(chan struct{})
 	defer close(release)
 	b.Cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
@@ -335,7 +333,7 @@ func TestPublishMoreThanMayBeInFlight(t *testing.T) {
 }
 
 func TestPublishOfManyPartsSaysWhatFailed(t *testing.T) {
-	b := streamtest.StartBroker(t, streamtest.Partitions(1))
+	b := streamtest.StartBroker(t, streamtest.Partitions(1), streamtest.InProcess())
 	var requests atomic.Int32
 	onProduce(b, func(string, int32) int16 {
 		if requests.Add(1) > 3 {

@@ -172,7 +172,10 @@ func (r *Runner) setState(err error) {
 // commits them, leaves the group, and returns nil. It waits for topics that do
 // not exist yet and for a broker that is gone.
 func (r *Runner) Run(ctx context.Context) error {
-	client := newClient(r.kafka)
+	client, err := newClient(r.kafka)
+	if err != nil {
+		return fmt.Errorf("run stage %s: %w", r.cfg.Stage, err)
+	}
 	defer client.close()
 	unregister, err := r.observeLag()
 	if err != nil {
@@ -202,7 +205,10 @@ func (r *Runner) Run(ctx context.Context) error {
 		ID:      r.cfg.Group,
 		Brokers: r.kafka.Brokers,
 		Topics:  r.cfg.Topics,
-		Dialer:  &kafka.Dialer{ClientID: r.kafka.ClientID, Timeout: r.kafka.DialTimeout, DialFunc: conns.dial},
+		Dialer: &kafka.Dialer{
+			ClientID: r.kafka.ClientID, Timeout: r.kafka.DialTimeout, DialFunc: conns.dial,
+			TLS: client.transport.TLS, SASLMechanism: client.transport.SASL,
+		},
 		// A rebalance is noticed by the next heartbeat: the default of 3 s is
 		// how long it would take at least.
 		HeartbeatInterval: min(time.Second, r.cfg.SessionTimeout/3),

@@ -203,7 +203,7 @@ func TestRunnerIsolatesAnOutputThatIsTooLarge(t *testing.T) {
 }
 
 func TestRunnerIsolatesAnOutputThatTheBrokerRefuses(t *testing.T) {
-	b := streamtest.StartBroker(t, streamtest.Partitions(1))
+	b := streamtest.StartBroker(t, streamtest.Partitions(1), streamtest.InProcess())
 	b.Write(t, event("a", 0), event("a", 1), event("a", 2))
 	var letters atomic.Int32
 	onProduce(b, func(topic string, _ int32) int16 {
@@ -217,9 +217,7 @@ func TestRunnerIsolatesAnOutputThatTheBrokerRefuses(t *testing.T) {
 		}
 		return 0
 	})
-	if err := b.Cluster.CreateTopic("hone.refusing", 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	b.CreateTopic(t, "hone.refusing", 1, nil)
 	startRunner(t, runnerConfig(stream.TopicEvents), b.Config(), stage.Func(func(ctx context.Context, in []stage.Record) ([]stage.Record, error) {
 		out, err := forward(ctx, in)
 		for i := range out {
@@ -237,7 +235,7 @@ func TestRunnerIsolatesAnOutputThatTheBrokerRefuses(t *testing.T) {
 }
 
 func TestRunnerCommitsNothingBeforeItIsPublished(t *testing.T) {
-	b := streamtest.StartBroker(t, streamtest.Partitions(1))
+	b := streamtest.StartBroker(t, streamtest.Partitions(1), streamtest.InProcess())
 	b.Write(t, event("a", 0), event("a", 1))
 	var refuse atomic.Bool
 	var refused atomic.Int32
@@ -396,7 +394,7 @@ func TestRunnersShareAGroup(t *testing.T) {
 
 // A runner that was thrown out of its group while it worked must not commit.
 func TestRunnerDoesNotCommitWhatItLost(t *testing.T) {
-	b := streamtest.StartBroker(t, streamtest.Partitions(1))
+	b := streamtest.StartBroker(t, streamtest.Partitions(1), streamtest.InProcess())
 	b.Write(t, event("a", 0), event("a", 1))
 	var heartbeats, commits atomic.Int32
 	var lost atomic.Bool
@@ -488,9 +486,7 @@ func TestRunnerReadiness(t *testing.T) {
 		})
 	}
 	waitFor("waiting for topics")
-	if err := b.Cluster.CreateTopic("hone.later", 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	b.CreateTopic(t, "hone.later", 1, nil)
 	waitFor("ready")
 	b.Write(t, stage.Record{Topic: "hone.later", Value: []byte("x")})
 	waitFor("stuck at offset 0")
@@ -524,9 +520,7 @@ func TestRunnerSkipsWhatKafkaDeleted(t *testing.T) {
 	eventually(t, "commit", func() bool { return committed(t, b, stream.TopicEvents, 0) == 1 })
 	stop()
 	b.Write(t, event("a", 1), event("a", 2), event("a", 3))
-	if err := b.Cluster.DeleteRecords(stream.TopicEvents, 0, 3); err != nil {
-		t.Fatal(err)
-	}
+	b.DeleteRecords(t, stream.TopicEvents, 0, 3)
 	startRunner(t, cfg, b.Config(), stage.Func(forward))
 	out := b.Read(t, stream.TopicSignals, 2)
 	if string(out[1].Value) != "a-3" {

@@ -58,7 +58,10 @@ func EnsureTopics(ctx context.Context, cfg Config, partitions, replication int) 
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("create topics: %w", err)
 	}
-	c := newClient(cfg)
+	c, err := newClient(cfg)
+	if err != nil {
+		return fmt.Errorf("create topics: %w", err)
+	}
 	defer c.close()
 	var topics []kafka.TopicConfig
 	for _, name := range Topics() {
