@@ -62,10 +62,7 @@ SETTINGS
     index_granularity = 256,
     -- A past month becomes one part, on which FINAL costs nothing. Up to 150 GB.
     min_age_to_force_merge_seconds = 86400,
-    min_age_to_force_merge_on_partition_only = 1,
-    -- Kafka's offset is committed after the insert: the rows must survive a power cut.
-    fsync_after_insert = 1,
-    fsync_part_directory = 1
+    min_age_to_force_merge_on_partition_only = 1
 COMMENT 'Every event, one row or more per event. Read the view events instead.';
 
 CREATE TABLE IF NOT EXISTS signals_log (
@@ -109,7 +106,7 @@ ENGINE = ReplacingMergeTree(revision)
 -- No partitions: a late event can move each of its times, and two revisions in two partitions
 -- would both be shown (DECISIONS.md 8).
 ORDER BY (project_id, session_id, signal_id)
-SETTINGS index_granularity = 256, fsync_after_insert = 1, fsync_part_directory = 1
+SETTINGS index_granularity = 256
 COMMENT 'Every revision of every signal. Read the view signals instead.';
 
 CREATE VIEW IF NOT EXISTS events (

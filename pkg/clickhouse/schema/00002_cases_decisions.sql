@@ -31,7 +31,7 @@ ENGINE = ReplacingMergeTree(version)
 -- No partitions: each time of a case can move, cases are few, and two versions of one in two
 -- partitions would both be shown.
 ORDER BY (project_id, case_id)
-SETTINGS index_granularity = 256, fsync_after_insert = 1, fsync_part_directory = 1
+SETTINGS index_granularity = 256
 COMMENT 'Snapshots of cases. Read the view cases instead.';
 
 CREATE TABLE IF NOT EXISTS decisions_log (
@@ -75,10 +75,7 @@ SETTINGS
     index_granularity = 256,
     -- A past month becomes one part, on which FINAL costs nothing.
     min_age_to_force_merge_seconds = 86400,
-    min_age_to_force_merge_on_partition_only = 1,
-    -- Kafka's offset is committed after the insert: the rows must survive a power cut.
-    fsync_after_insert = 1,
-    fsync_part_directory = 1
+    min_age_to_force_merge_on_partition_only = 1
 COMMENT 'Every decision, one row or more per decision. Read the view decisions instead.';
 
 CREATE VIEW IF NOT EXISTS cases (

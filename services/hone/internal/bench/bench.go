@@ -297,7 +297,7 @@ func (r *run) yardstick(ctx context.Context, report *Report) error {
 }
 
 const (
-	recallPoll = 20 * time.Millisecond
+	recallPoll = 50 * time.Millisecond
 	recallWait = 15 * time.Second // after which a sample counts as missed
 )
 

@@ -84,7 +84,7 @@ func explain(err error) error {
 	}
 	switch s.Code() {
 	case codes.Unavailable:
-		return fmt.Errorf("Hone does not answer: %s. Is 'hone up' still running? See 'hone doctor'", s.Message())
+		return fmt.Errorf("no answer: %s. Is 'hone up' still running? See 'hone doctor'", s.Message())
 	case codes.NotFound, codes.InvalidArgument, codes.AlreadyExists, codes.FailedPrecondition:
 		return errors.New(s.Message())
 	}

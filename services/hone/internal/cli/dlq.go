@@ -1,0 +1,469 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/honeloop/hone/pkg/stage"
+	"github.com/honeloop/hone/pkg/stream"
+	"github.com/honeloop/hone/pkg/telemetry"
+)
+
+func newDLQCommand(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "dlq", Short: "Dead letters: what no stage could process",
+		Long: `Dead letters: records that a stage can never process, as they were, and why. They are
+kept in the topic hone.dead-letter for as long as its retention says (7 days).`,
+	}
+	cmd.AddCommand(newDLQList(g), newDLQShow(g), newDLQReplay(g))
+	return cmd
+}
+
+// letter is a dead letter and the record that it was read from.
+type letter struct {
+	stream.DeadLetter
+	from stage.Record
+}
+
+// letterFilter is which dead letters are meant.
+type letterFilter struct {
+	stage, topic, cause, key, session, since string
+
+	from time.Time // since, once it was read
+}
+
+func (f *letterFilter) flags(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.stage, "stage", "", "of this stage, such as enricher")
+	fl.StringVar(&f.topic, "topic", "", "of this topic, such as hone.events")
+	fl.StringVar(&f.cause, "cause", "", "whose cause has this text, in upper or lower case")
+	fl.StringVar(&f.key, "key", "", "with this record key: PROJECT/SESSION")
+	fl.StringVar(&f.session, "session", "", "of this session, in any project")
+	fl.StringVar(&f.since, "since", "", "from this time on: 2h ago, or 2026-01-31, or 2026-01-31T09:00:00Z")
+}
+
+func (f *letterFilter) matches(l letter) bool {
+	_, session, _ := strings.Cut(string(l.Record.Key), "/")
+	return (f.stage == "" || l.Stage == f.stage) &&
+		(f.topic == "" || l.Record.Topic == f.topic) &&
+		(f.cause == "" || strings.Contains(strings.ToLower(l.Cause), strings.ToLower(f.cause))) &&
+		(f.key == "" || string(l.Record.Key) == f.key) &&
+		(f.session == "" || session == f.session)
+}
+
+// pastTime reads a time, or how long ago it was.
+func pastTime(s string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is no time: want one such as 2h (ago), 2026-01-31, or 2026-01-31T09:00:00Z", s)
+}
+
+// scan calls fn for each dead letter that is meant, oldest first, and returns
+// how many records of the topic are none.
+func (f *letterFilter) scan(ctx context.Context, cfg stream.Config, fn func(letter) error) (unreadable int, err error) {
+	if f.since != "" && f.from.IsZero() {
+		if f.from, err = pastTime(f.since, time.Now()); err != nil {
+			return 0, fmt.Errorf("--since: %w", err)
+		}
+	}
+	err = stream.Scan(ctx, cfg, stream.TopicDeadLetter, stream.ScanFrom{Since: f.from}, func(_ context.Context, r stage.Record) error {
+		parsed, err := stream.ParseDeadLetter(r)
+		if err != nil {
+			unreadable++
+			return nil
+		}
+		if l := (letter{parsed, r}); f.matches(l) {
+			return fn(l)
+		}
+		return nil
+	})
+	return unreadable, err
+}
+
+func (l letter) json() map[string]any {
+	return map[string]any{"dead_letter": l.from.Offset, "stage": l.Stage, "topic": l.Record.Topic, "partition": l.Record.Partition,
+		"offset": l.Record.Offset, "key": string(l.Record.Key), "value": l.Record.Value, "attempts": l.Attempts,
+		"cause": l.Cause, "failed_at": l.FailedAt.UTC()}
+}
+
+// origin is where a dead letter was read by its stage.
+func (l letter) origin() string {
+	return fmt.Sprintf("%s[%d]@%d", l.Record.Topic, l.Record.Partition, l.Record.Offset)
+}
+
+func warnUnreadable(w io.Writer, n int) {
+	if n > 0 {
+		fmt.Fprintf(w, "%s on %s cannot be read as dead letters and were left out\n", count(n, "record"), stream.TopicDeadLetter)
+	}
+}
+
+func newDLQList(g *global) *cobra.Command {
+	var f letterFilter
+	var last int
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the newest dead letters", Args: cobra.NoArgs,
+		Example: `  hone dlq list
+  hone dlq list --stage router --since 2h
+  hone dlq list --cause "not an event" -n 1000 --json | jq .cause`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if last < 1 {
+				return errors.New("-n: want at least 1")
+			}
+			cfg, err := g.kafka()
+			if err != nil {
+				return err
+			}
+			var letters []letter
+			total := 0
+			unreadable, err := f.scan(cmd.Context(), cfg, func(l letter) error {
+				total++
+				if letters = append(letters, l); len(letters) > 2*last {
+					letters = append(letters[:0:0], letters[len(letters)-last:]...)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			warnUnreadable(cmd.ErrOrStderr(), unreadable)
+			letters = letters[max(0, len(letters)-last):]
+			if g.json {
+				for _, l := range letters {
+					if err := printLine(cmd.OutOrStdout(), l.json()); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			if total == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "No dead letters.")
+				return nil
+			}
+			var rows [][]string
+			for _, l := range letters {
+				rows = append(rows, []string{fmt.Sprint(l.from.Offset), l.FailedAt.UTC().Format(time.DateTime), oneLine(l.Stage, 30),
+					oneLine(l.origin(), 60), fmt.Sprint(l.Attempts), oneLine(l.Cause, 90)})
+			}
+			if err := table(cmd.OutOrStdout(), []string{"offset", "when", "stage", "record", "attempts", "cause"}, rows); err != nil {
+				return err
+			}
+			if total > len(letters) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%d older ones: see more with -n\n", total-len(letters))
+			}
+			return nil
+		},
+	}
+	f.flags(cmd)
+	cmd.Flags().IntVarP(&last, "number", "n", 50, "how many")
+	return cmd
+}
+
+func newDLQShow(g *global) *cobra.Command {
+	var partition int
+	cmd := &cobra.Command{
+		Use: "show OFFSET", Short: "Show all of a dead letter", Args: cobra.ExactArgs(1),
+		Long:    `Show all of a dead letter: where it comes from, why it failed, its headers and its value. OFFSET is in the first column of 'hone dlq list'.`,
+		Example: "  hone dlq show 17\n  hone dlq show 17 --json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			offset, err := strconv.ParseInt(args[0], 10, 64)
+			if err != nil || offset < 0 {
+				return fmt.Errorf("offset %q: want a number from 'hone dlq list'", args[0])
+			}
+			cfg, err := g.kafka()
+			if err != nil {
+				return err
+			}
+			found := errors.New("found")
+			var record stage.Record
+			err = stream.Scan(cmd.Context(), cfg, stream.TopicDeadLetter, stream.ScanFrom{Offsets: map[int]int64{partition: offset}},
+				func(_ context.Context, r stage.Record) error {
+					record = r
+					return found
+				})
+			if err != nil && !errors.Is(err, found) {
+				return err
+			}
+			if err == nil || record.Offset != offset {
+				return fmt.Errorf("no dead letter at offset %d: 'hone dlq list' has those that are there", offset)
+			}
+			parsed, err := stream.ParseDeadLetter(record)
+			if err != nil {
+				return err
+			}
+			return g.showLetter(cmd.OutOrStdout(), letter{parsed, record})
+		},
+	}
+	cmd.Flags().IntVar(&partition, "partition", 0, "partition of hone.dead-letter, where it has several")
+	return cmd
+}
+
+func (g *global) showLetter(w io.Writer, l letter) error {
+	value, decodeErr := readable(l.Record)
+	if g.json {
+		out := l.json()
+		headers := make([]map[string]any, 0, len(l.Record.Headers))
+		for _, h := range l.Record.Headers {
+			headers = append(headers, map[string]any{"key": h.Key, "value": string(h.Value)})
+		}
+		out["headers"] = headers
+		if decodeErr != nil {
+			out["decode_error"] = decodeErr.Error()
+		} else {
+			out["decoded"] = value
+		}
+		return printJSON(w, out)
+	}
+	p := newPainter(w)
+	p.block(0, "record", l.origin())
+	p.block(0, "stage", l.Stage)
+	p.block(0, "failed", l.FailedAt.UTC().Format(time.RFC3339)+", attempt "+fmt.Sprint(l.Attempts))
+	p.block(0, "cause", l.Cause)
+	p.block(0, "key", string(l.Record.Key))
+	for _, h := range l.Record.Headers {
+		p.block(0, "header", h.Key+": "+text(h.Value))
+	}
+	p.block(0, "value", fmt.Sprintf("%d bytes", len(l.Record.Value)))
+	if decodeErr != nil {
+		p.printf("%s\n%s\n", p.dim("It cannot be decoded: "+clean(decodeErr.Error())), clean(text(l.Record.Value)))
+		return nil
+	}
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, value, "", "  "); err != nil {
+		return fmt.Errorf("print dead letter: %w", err)
+	}
+	p.printf("%s\n", clean(indented.String()))
+	return nil
+}
+
+// text is b as text, quoted where it is none.
+func text(b []byte) string {
+	if utf8.Valid(b) {
+		return string(b)
+	}
+	return strconv.Quote(string(b))
+}
+
+// printLine prints a value as one line of JSON.
+func printLine(w io.Writer, v any) error {
+	line, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("print JSON: %w", err)
+	}
+	_, err = fmt.Fprintf(w, "%s\n", line)
+	return err
+}
+
+// A publish of replayed records holds at most these.
+const (
+	replayBatch      = 500
+	replayBatchBytes = 4 << 20
+)
+
+type replayResult struct {
+	Matched    int            `json:"matched"`
+	Replayed   int            `json:"replayed"`
+	Refused    int            `json:"refused"`
+	Unreadable int            `json:"unreadable"`
+	ByOrigin   map[string]int `json:"by_stage_and_topic"`
+	DryRun     bool           `json:"dry_run"`
+}
+
+func newDLQReplay(g *global) *cobra.Command {
+	var f letterFilter
+	var dryRun, yes bool
+	cmd := &cobra.Command{
+		Use: "replay [OFFSET...]", Short: "Publish dead letters again where they came from",
+		Long: `Publish dead letters again: the original bytes, key and headers on the original topic,
+with one header more, ` + stream.HeaderReplayOf + `. Do it after the cause is mended; what fails again
+becomes a dead letter again. All dead letters are meant, or those at the OFFSETs of
+'hone dlq list', or those that the flags choose.
+
+Events keep their ids, and every stage does a thing once for each id, so replaying twice,
+or what has meanwhile come through, changes nothing. Dead letters stay where they are.`,
+		Example: `  hone dlq replay --stage enricher --dry-run
+  hone dlq replay 17 18
+  hone dlq replay --cause "unknown policy" --since 24h --yes --json`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			only := map[int64]bool{}
+			for _, a := range args {
+				offset, err := strconv.ParseInt(a, 10, 64)
+				if err != nil || offset < 0 {
+					return fmt.Errorf("offset %q: want a number from 'hone dlq list'", a)
+				}
+				only[offset] = true
+			}
+			cfg, err := g.kafka()
+			if err != nil {
+				return err
+			}
+			progress := cmd.ErrOrStderr()
+			if g.json {
+				progress = io.Discard
+			}
+			r := &replay{cfg: cfg, filter: f, only: only, progress: progress}
+			if err := r.choose(cmd.Context()); err != nil {
+				return err
+			}
+			r.result.DryRun = dryRun
+			warnUnreadable(progress, r.result.Unreadable)
+			if !g.json {
+				for _, origin := range slices.Sorted(maps.Keys(r.result.ByOrigin)) {
+					fmt.Fprintf(cmd.OutOrStdout(), "%6d  %s\n", r.result.ByOrigin[origin], clean(origin))
+				}
+			}
+			if !dryRun && r.result.Matched > 0 {
+				if err := confirm(cmd, yes, fmt.Sprintf("Publish %s again?", count(r.result.Matched, "dead letter"))); err != nil {
+					return err
+				}
+				err = r.publish(cmd.Context())
+			}
+			if g.json {
+				return errors.Join(err, printJSON(cmd.OutOrStdout(), r.result))
+			}
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s would be published again\n", count(r.result.Matched, "dead letter"))
+			} else {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s published again\n", count(r.result.Replayed, "dead letter"))
+			}
+			return nil
+		},
+	}
+	f.flags(cmd)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
+// replay publishes dead letters again. It chooses first, so that what it does is
+// what was confirmed.
+type replay struct {
+	cfg      stream.Config
+	filter   letterFilter
+	only     map[int64]bool // offsets; empty means all
+	progress io.Writer
+
+	chosen map[[2]int64]bool // partition and offset
+	result replayResult
+}
+
+func (r *replay) choose(ctx context.Context) (err error) {
+	r.chosen = map[[2]int64]bool{}
+	r.result.ByOrigin = map[string]int{}
+	found := map[int64]bool{}
+	r.result.Unreadable, err = r.filter.scan(ctx, r.cfg, func(l letter) error {
+		if len(r.only) > 0 && !r.only[l.from.Offset] {
+			return nil
+		}
+		found[l.from.Offset] = true
+		r.chosen[[2]int64{int64(l.from.Partition), l.from.Offset}] = true
+		r.result.Matched++
+		r.result.ByOrigin[l.Stage+" "+l.Record.Topic]++
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, offset := range slices.Sorted(maps.Keys(r.only)) {
+		if !found[offset] {
+			return fmt.Errorf("no dead letter at offset %d is meant by the flags: 'hone dlq list' has those that are there", offset)
+		}
+	}
+	return nil
+}
+
+func (r *replay) publish(ctx context.Context) error {
+	tel, err := telemetry.New(r.progress, slog.LevelWarn)
+	if err != nil {
+		return err
+	}
+	pub, err := stream.NewPublisher(r.cfg, tel)
+	if err != nil {
+		return err
+	}
+	bar := newProgress(r.progress, r.result.Matched, "replaying")
+	var batch []stage.Record
+	bytes := 0
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		if err := pub.Publish(ctx, batch...); err != nil {
+			return fmt.Errorf("publish again: %w", err)
+		}
+		r.result.Replayed += len(batch)
+		bar.Add(len(batch))
+		batch, bytes = nil, 0
+		return nil
+	}
+	_, err = r.filter.scan(ctx, r.cfg, func(l letter) error {
+		if !r.chosen[[2]int64{int64(l.from.Partition), l.from.Offset}] {
+			return nil
+		}
+		rec, err := l.Replay(l.from)
+		if err != nil {
+			r.result.Refused++
+			fmt.Fprintf(r.progress, "left out the dead letter at offset %d: %s\n", l.from.Offset, clean(err.Error()))
+			return nil
+		}
+		batch = append(batch, rec)
+		if bytes += len(rec.Value); len(batch) < replayBatch && bytes < replayBatchBytes {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil {
+		err = flush()
+	}
+	bar.Close()
+	if err = errors.Join(err, pub.Close()); err != nil {
+		return fmt.Errorf("replay stopped after %d of %d (run it again, nothing is done twice): %w", r.result.Replayed, r.result.Matched, err)
+	}
+	if r.result.Refused > 0 {
+		return fmt.Errorf("%s cannot be published again", count(r.result.Refused, "dead letter"))
+	}
+	return nil
+}
+
+// confirm asks a person.
+func confirm(cmd *cobra.Command, yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	if f, ok := cmd.InOrStdin().(*os.File); ok && !term.IsTerminal(int(f.Fd())) {
+		return errors.New("nobody can be asked here: say --yes, or look with --dry-run")
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s [y/N] ", question)
+	answer, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+		return errors.New("nothing was done")
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/honeloop/hone/pkg/stage"
+	"github.com/honeloop/hone/pkg/stream"
+)
+
+func TestReplayRunsAStageAgain(t *testing.T) {
+	b, dir := withBroker(t)
+	if _, err := run(t, "replay", "--stage", "enricher", "--from-offset", "0", "--dir", dir); err == nil || !strings.Contains(err.Error(), "not read anything") {
+		t.Errorf("replay of what never ran: %v", err)
+	}
+	var handled atomic.Int64
+	runStage(t, b, "hone-enricher", stream.TopicEvents, func(_ context.Context, in []stage.Record) ([]stage.Record, error) {
+		handled.Add(int64(len(in)))
+		return nil, nil
+	})
+	for i := range 40 {
+		b.Write(t, eventRecord(t, fmt.Sprint("e", i), fmt.Sprint("s", i%9)))
+	}
+	for deadline := time.Now().Add(20 * time.Second); handled.Load() < 40; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d handled", handled.Load())
+		}
+	}
+	time.Sleep(100 * time.Millisecond) // the commit follows
+
+	var r stageReplay
+	decode(t, mustRun(t, "replay", "--stage", "enricher", "--from-time", "1h", "--dry-run", "--json", "--dir", dir), &r)
+	if r.Records != 40 || r.Done != 0 || len(r.Partitions) != 3 || !r.DryRun {
+		t.Errorf("dry run: %+v", r)
+	}
+	if out := mustRun(t, "replay", "--stage", "enricher", "--from-time", "0s", "--yes", "--dir", dir); !strings.Contains(out, "nothing to read again") {
+		t.Errorf("replay of nothing: %q", out)
+	}
+	if handled.Load() != 40 {
+		t.Fatalf("%d handled before the replay", handled.Load())
+	}
+	out := mustRun(t, "replay", "--stage", "enricher", "--from-offset", "0", "--yes", "--brokers", b.Config().Brokers[0])
+	if !strings.Contains(out, "has read 40 records again") || handled.Load() != 80 {
+		t.Errorf("%d handled: %s", handled.Load(), out)
+	}
+	decode(t, mustRun(t, "replay", "--stage", "enricher", "--from-offset", "2", "--partition", "1", "--yes", "--json", "--dir", dir), &r)
+	if r.Done != r.Records || len(r.Partitions) != 1 || r.Partitions[0].From != 2 || r.Members != 1 {
+		t.Errorf("replay of one partition: %+v", r)
+	}
+	if got := handled.Load(); got != 80+r.Records {
+		t.Errorf("%d handled, want %d", got, 80+r.Records)
+	}
+}
+
+func TestReplayRefusesWhatItCannotDo(t *testing.T) {
+	for _, args := range [][]string{
+		{"--from-offset", "0"},
+		{"--stage", "collector", "--from-offset", "0"},
+		{"--stage", "router"},
+		{"--stage", "router", "--from-offset", "0", "--from-time", "1h"},
+		{"--stage", "router", "--from-time", "soon"},
+	} {
+		if _, err := run(t, append([]string{"replay", "--brokers", "127.0.0.1:1"}, args...)...); err == nil {
+			t.Errorf("%v: no error", args)
+		}
+	}
+}
