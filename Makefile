@@ -115,8 +115,8 @@ bench-stream: ## Records/s of publisher and runner against bare kafka-go
 	cd pkg && go test -run '^$$' -bench . -benchtime 2s ./stream $(ARGS)
 
 .PHONY: bench-collector
-bench-collector: setup build ## Accepted requests/s and their latency against a bare handler
-	cd services && go test -run '^$$' -bench . -benchtime 2s ./collector/... $(ARGS)
+bench-collector: ## Accepted events/s, p50 and p99 beside a bare net/http + franz-go handler
+	cd services && go run ./collector/internal/bench $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what was built here; the cache stays

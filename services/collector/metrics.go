@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,9 @@ type metrics struct {
 	requests metric.Int64Counter
 	duration metric.Float64Histogram
 	ok       metric.AddOption
+	// Options of a route and a status, made once: key routeStatus, value
+	// requestOptions. There are as many as routes and statuses.
+	options sync.Map
 	// When a failed publish was last logged, in Unix nanoseconds: under load
 	// there may be thousands in a second, and the counter has them all.
 	logged atomic.Int64
@@ -49,9 +53,30 @@ func (m *metrics) refused(ctx context.Context, reason string, n int) {
 	m.events.Add(ctx, int64(n), metric.WithAttributes(attribute.String("outcome", "rejected"), attribute.String("reason", reason)))
 }
 
+type routeStatus struct {
+	route  string
+	status int
+}
+
+type requestOptions struct {
+	add    []metric.AddOption
+	record []metric.RecordOption
+}
+
 func (m *metrics) request(ctx context.Context, route string, status int, took time.Duration) {
-	m.requests.Add(ctx, 1, metric.WithAttributes(attribute.String("route", route), attribute.String("code", strconv.Itoa(status))))
-	m.duration.Record(ctx, took.Seconds(), metric.WithAttributes(attribute.String("route", route)))
+	key := routeStatus{route, status}
+	cached, ok := m.options.Load(key)
+	if !ok {
+		byRoute := attribute.String("route", route)
+		cached, _ = m.options.LoadOrStore(key, requestOptions{
+			add:    []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(byRoute, attribute.String("code", strconv.Itoa(status))))},
+			record: []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(byRoute))},
+		})
+	}
+	if o, ok := cached.(requestOptions); ok {
+		m.requests.Add(ctx, 1, o.add...)
+		m.duration.Record(ctx, took.Seconds(), o.record...)
+	}
 }
 
 func (m *metrics) publishFailed(cause error) {

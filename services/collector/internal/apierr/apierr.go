@@ -170,6 +170,11 @@ func WriteJSON(w http.ResponseWriter, status int, body any) {
 	if err != nil {
 		status, data = http.StatusInternalServerError, []byte(`{"error":{"code":"internal","message":"the answer cannot be encoded"}}`)
 	}
+	WriteRaw(w, status, data)
+}
+
+// WriteRaw answers with data, which is JSON already.
+func WriteRaw(w http.ResponseWriter, status int, data []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
