@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/honeloop/hone/pkg/config"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
@@ -31,8 +32,23 @@ func newDLQCommand(g *global) *cobra.Command {
 		Long: `Dead letters: records that a stage can never process, as they were, and why. They are
 kept in the topic hone.dead-letter for as long as its retention says (7 days).`,
 	}
-	cmd.AddCommand(newDLQList(g), newDLQShow(g), newDLQReplay(g))
+	var brokers string
+	cmd.PersistentFlags().StringVar(&brokers, "brokers", "", brokersUsage)
+	kafka := func() (stream.Config, error) { return g.kafkaAt(brokers) }
+	cmd.AddCommand(newDLQList(g, kafka), newDLQShow(g, kafka), newDLQReplay(g, kafka))
 	return cmd
+}
+
+const brokersUsage = "host:port of Kafka brokers, with commas between them; TLS and SASL come from HONE_KAFKA_* (default the broker of --dir)"
+
+// kafkaAt is how commands reach named brokers, or else the one of --dir.
+func (g *global) kafkaAt(brokers string) (stream.Config, error) {
+	if brokers == "" {
+		return g.kafka()
+	}
+	cfg := stream.DefaultConfig()
+	cfg.Brokers = strings.Split(brokers, ",")
+	return cfg, config.Load(&cfg, "", "", "HONE_KAFKA_")
 }
 
 // letter is a dead letter and the record that it was read from.
@@ -119,7 +135,7 @@ func warnUnreadable(w io.Writer, n int) {
 	}
 }
 
-func newDLQList(g *global) *cobra.Command {
+func newDLQList(g *global, kafka func() (stream.Config, error)) *cobra.Command {
 	var f letterFilter
 	var last int
 	cmd := &cobra.Command{
@@ -131,7 +147,7 @@ func newDLQList(g *global) *cobra.Command {
 			if last < 1 {
 				return errors.New("-n: want at least 1")
 			}
-			cfg, err := g.kafka()
+			cfg, err := kafka()
 			if err != nil {
 				return err
 			}
@@ -180,7 +196,7 @@ func newDLQList(g *global) *cobra.Command {
 	return cmd
 }
 
-func newDLQShow(g *global) *cobra.Command {
+func newDLQShow(g *global, kafka func() (stream.Config, error)) *cobra.Command {
 	var partition int
 	cmd := &cobra.Command{
 		Use: "show OFFSET", Short: "Show all of a dead letter", Args: cobra.ExactArgs(1),
@@ -191,7 +207,7 @@ func newDLQShow(g *global) *cobra.Command {
 			if err != nil || offset < 0 {
 				return fmt.Errorf("offset %q: want a number from 'hone dlq list'", args[0])
 			}
-			cfg, err := g.kafka()
+			cfg, err := kafka()
 			if err != nil {
 				return err
 			}
@@ -290,7 +306,7 @@ type replayResult struct {
 	DryRun     bool           `json:"dry_run"`
 }
 
-func newDLQReplay(g *global) *cobra.Command {
+func newDLQReplay(g *global, kafka func() (stream.Config, error)) *cobra.Command {
 	var f letterFilter
 	var dryRun, yes bool
 	cmd := &cobra.Command{
@@ -314,7 +330,7 @@ or what has meanwhile come through, changes nothing. Dead letters stay where the
 				}
 				only[offset] = true
 			}
-			cfg, err := g.kafka()
+			cfg, err := kafka()
 			if err != nil {
 				return err
 			}

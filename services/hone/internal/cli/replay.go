@@ -79,14 +79,9 @@ History reaches back as far as the topics keep it (7 days; hone.curation for eve
 					return fmt.Errorf("--from-time: %w", err)
 				}
 			}
-			cfg := stream.DefaultConfig()
-			if brokers != "" {
-				cfg.Brokers = strings.Split(brokers, ",")
-			} else {
-				var err error
-				if cfg, err = g.kafka(); err != nil {
-					return err
-				}
+			cfg, err := g.kafkaAt(brokers)
+			if err != nil {
+				return err
 			}
 			group := "hone-" + name
 			plan, err := stream.PlanRewind(cmd.Context(), cfg, group, from)
@@ -144,7 +139,7 @@ History reaches back as far as the topics keep it (7 days; hone.curation for eve
 	fl.Int64Var(&from.Offset, "from-offset", -1, "from this offset on, in each partition")
 	fl.StringVar(&from.Topic, "topic", "", "only this one of the stage's topics")
 	fl.IntVar(&from.Partition, "partition", -1, "only this partition")
-	fl.StringVar(&brokers, "brokers", "", "host:port of Kafka brokers, with commas between them (default those of --dir)")
+	fl.StringVar(&brokers, "brokers", "", brokersUsage)
 	fl.BoolVar(&dryRun, "dry-run", false, "only say what would be done")
 	fl.BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
