@@ -32,8 +32,10 @@ type Header struct {
 // Process handles a batch of one partition, in order. nil means that every
 // input's effect is durable or is in out. A *BatchError names the inputs that
 // can never succeed; they go to the dead letter, and out holds what the rest
-// caused. Any other error means that nothing counts: the batch, or one that
-// holds it, will be offered again, so a stage is idempotent.
+// caused. Any other error means that nothing counts: the batch, a part of it, or
+// one that holds it, will be offered again, so a stage is idempotent. Where one
+// input goes on failing, others are offered beside it, to see whether they fail
+// too: inputs that were done, and later ones with other keys.
 //
 // The runner calls Process from one goroutine per partition, so partitions run
 // at the same time. It publishes out with acks=all, in order, and only then

@@ -47,6 +47,11 @@ type RunnerConfig struct {
 	// SessionTimeout is how long after a crash the group waits before it gives
 	// the partitions to others.
 	SessionTimeout time.Duration
+	// A record is poison once it failed alone PoisonAttempts times in a row, over
+	// PoisonAfter at least, while each time most of its neighbors succeeded.
+	// A batch that failed PoisonAttempts times is halved to find out.
+	PoisonAttempts int
+	PoisonAfter    time.Duration
 	// StuckAfter is how long one batch, or fetching, may fail before Ready says
 	// so.
 	StuckAfter time.Duration
@@ -69,6 +74,8 @@ func DefaultRunnerConfig(group string, topics ...string) RunnerConfig {
 		DrainTimeout:   5 * time.Second,
 		// The least that brokers allow by default.
 		SessionTimeout: 6 * time.Second,
+		PoisonAttempts: 5,
+		PoisonAfter:    30 * time.Second,
 		StuckAfter:     time.Minute,
 	}
 }
@@ -91,6 +98,8 @@ func (c RunnerConfig) Validate() error {
 	check(c.ProcessTimeout > 0, "process_timeout: must be positive")
 	check(c.RetryMin > 0 && c.RetryMax >= c.RetryMin, "retry_min, retry_max: must be positive, min not over max")
 	check(c.DrainTimeout > 0 && c.DrainTimeout < c.SessionTimeout, "drain_timeout: must be positive and less than session_timeout")
+	check(c.PoisonAttempts > 0, "poison_attempts: must be positive")
+	check(c.PoisonAfter > 0, "poison_after: must be positive")
 	check(c.StuckAfter > 0, "stuck_after: must be positive")
 	return errors.Join(errs...)
 }
@@ -100,8 +109,9 @@ func (c RunnerConfig) Validate() error {
 // returned and the dead letters with acks=all, and only then commits, through
 // the generation in which it read them.
 //
-// An error of the stage is repeated until it passes; only a BatchError makes
-// dead letters.
+// An error of the stage is repeated until it passes. Dead letters are what a
+// BatchError names, inputs whose output Kafka will never take, and poison: an
+// input that fails again and again while its neighbors succeed.
 type Runner struct {
 	cfg     RunnerConfig
 	kafka   Config
@@ -419,6 +429,13 @@ type partition struct {
 	id     partitionID
 	reader *reader
 	attrs  metric.MeasurementOption
+	commit *committer
+
+	// Of the goroutine that works on batches: what is read and not done, with
+	// the batch in hand first; what comes next; some that were done.
+	waiting []stage.Record
+	ahead   chan fetched
+	good    []stage.Record
 
 	end          atomic.Int64 // offset after the last record that the broker has
 	done         atomic.Int64 // offset after the last record that is done
@@ -443,46 +460,54 @@ func newPartition(r *Runner, c *client, id partitionID, offset int64) *partition
 
 // run works until stop ends.
 func (p *partition) run(stop, work context.Context, c *committer) {
-	ahead := make(chan fetched, 1)
+	p.commit, p.ahead = c, make(chan fetched, 1)
 	var fetching sync.WaitGroup
-	fetching.Go(func() { p.fetch(stop, ahead) })
+	fetching.Go(func() { p.fetch(stop, p.ahead) })
 	defer fetching.Wait()
 
-	var waiting []stage.Record
 	for {
-		if len(waiting) == 0 {
+		if len(p.waiting) == 0 {
 			select {
 			case <-stop.Done():
 				return
-			case got := <-ahead:
-				waiting = got.recs
+			case got := <-p.ahead:
+				p.waiting = got.recs
 			}
 		}
 		// Small fetches that came meanwhile make one batch.
-		for len(waiting) < p.r.cfg.MaxBatch {
-			select {
-			case got := <-ahead:
-				waiting = append(waiting, got.recs...)
-				continue
-			default:
-			}
-			break
-		}
+		p.waitFor(p.r.cfg.MaxBatch)
 		if stop.Err() != nil {
 			return
 		}
-		n := p.r.batchLen(waiting)
+		n := p.r.batchLen(p.waiting)
 		p.busySince.Store(time.Now().UnixNano())
-		ok := p.handle(stop, work, waiting[:n:n])
+		ok := p.handle(stop, work, p.waiting[:n:n])
 		p.busySince.Store(0)
 		if !ok {
 			return
 		}
-		next := waiting[n-1].Offset + 1
-		p.done.Store(next)
-		c.mark(p.id, next)
-		waiting = waiting[n:]
+		p.waiting = p.waiting[n:]
 	}
+}
+
+// waitFor adds what is fetched already, until n records wait.
+func (p *partition) waitFor(n int) {
+	for len(p.waiting) < n {
+		select {
+		case got := <-p.ahead:
+			p.waiting = append(p.waiting, got.recs...)
+			continue
+		default:
+		}
+		return
+	}
+}
+
+// advance has the records before next committed.
+func (p *partition) advance(next int64) {
+	p.done.Store(next)
+	p.commit.mark(p.id, next)
+	p.busySince.Store(time.Now().UnixNano())
 }
 
 // batchLen is how many of the records make the next batch.
@@ -530,13 +555,38 @@ func (p *partition) fetch(stop context.Context, to chan<- fetched) {
 // handle brings a batch to its end: processed, and its outputs and dead letters
 // published. It is false where the generation ended before.
 func (p *partition) handle(stop, work context.Context, in []stage.Record) bool {
+	return p.try(stop, work, in, 0, p.r.cfg.PoisonAttempts)
+}
+
+// try is handle after some attempts. halveAfter is how many failures, in a row,
+// that may be a record's fault have the batch halved.
+func (p *partition) try(stop, work context.Context, in []stage.Record, attempts, halveAfter int) bool {
 	wait := backoff{min: p.r.cfg.RetryMin, max: p.r.cfg.RetryMax}
-	for attempt := 1; ; attempt++ {
-		out, dead, err := p.attempt(work, in, attempt)
+	var suspect suspect
+	for attempt := attempts + 1; ; attempt++ {
+		out, dead, err := p.attempt(work, in)
 		if err == nil {
 			return p.publish(stop, work, in, out, dead, attempt)
 		}
 		p.retrying("process", attempt, in, err)
+		if work.Err() != nil {
+			return false
+		}
+		switch {
+		case worldly(err), len(in) == 1 && !p.neighborsSucceed(stop, work, in[0]):
+			suspect.clear()
+		default:
+			suspect.failed()
+		}
+		switch {
+		case len(in) > 1 && suspect.failures >= halveAfter:
+			half := len(in) / 2
+			return p.try(stop, work, in[:half], attempt, 1) && p.try(stop, work, in[half:], attempt, 1)
+		case len(in) == 1 && suspect.failures >= p.r.cfg.PoisonAttempts && time.Since(suspect.since) >= p.r.cfg.PoisonAfter:
+			cause := poison{fmt.Errorf("failed alone %d times in %s while its neighbors succeeded: %w",
+				suspect.failures, time.Since(suspect.since).Round(time.Millisecond), err)}
+			return p.publish(stop, work, in, nil, map[int]error{0: cause}, attempt)
+		}
 		if wait.sleep(stop) != nil || work.Err() != nil {
 			return false
 		}
@@ -550,19 +600,22 @@ func (p *partition) retrying(step string, attempt int, in []stage.Record, err er
 }
 
 // attempt calls the stage once. Its error is transient.
-func (p *partition) attempt(work context.Context, in []stage.Record, attempt int) (out []stage.Record, dead map[int]error, err error) {
+func (p *partition) attempt(work context.Context, in []stage.Record) (out []stage.Record, dead map[int]error, err error) {
 	ctx, cancel := context.WithTimeout(work, p.r.cfg.ProcessTimeout)
 	defer cancel()
 	start := time.Now()
 	out, err = p.process(ctx, in)
 	p.r.metrics.duration.Record(context.Background(), time.Since(start).Seconds(), p.attrs)
-	batchErr, ok := stage.AsBatchError(err)
-	if err == nil || !ok {
-		return out, nil, err
+	if err == nil {
+		return out, nil, nil
 	}
 	// A call that was told to stop does not know what can never succeed.
 	if ctx.Err() != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ctx.Err(), err)
+	}
+	batchErr, ok := stage.AsBatchError(err)
+	if !ok {
+		return nil, nil, err
 	}
 	dead = map[int]error{}
 	for _, i := range batchErr.Indexes() {
@@ -620,6 +673,8 @@ func (p *partition) publish(stop, work context.Context, in, out []stage.Record, 
 		p.r.metrics.deadLetters.Add(ctx, 1, p.attrs, metric.WithAttributes(attribute.String("reason", reason(cause))))
 		p.r.log.Warn("record went to the dead letter", "topic", p.id.topic, "partition", p.id.id, "offset", in[i].Offset, "reason", reason(cause))
 	}
+	p.remember(in, dead)
+	p.advance(in[len(in)-1].Offset + 1)
 	return true
 }
 

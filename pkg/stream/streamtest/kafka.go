@@ -300,7 +300,8 @@ func (k *apacheKafka) client() (c *kafka.Client, done func()) {
 	return &kafka.Client{Addr: kafka.TCP(k.addr(plaintext)), Transport: transport, Timeout: 10 * time.Second}, transport.CloseIdleConnections
 }
 
-// empty deletes all groups and topics, and waits until they are gone.
+// empty deletes all groups and topics, and waits until they are gone and there
+// is a coordinator for groups, which a new Kafka makes when it is first asked.
 func (k *apacheKafka) empty() error {
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
@@ -312,7 +313,10 @@ func (k *apacheKafka) empty() error {
 	for {
 		left, err := deleteAll(ctx, cl)
 		if err == nil && left == 0 {
-			return nil
+			req := kmsg.NewPtrOffsetFetchRequest()
+			req.Group = "streamtest"
+			_, err := req.RequestWith(ctx, cl)
+			return err
 		}
 		select {
 		case <-ctx.Done():
