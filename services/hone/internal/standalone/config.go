@@ -44,6 +44,8 @@ func newConfigs(dir string, creds credentials) *configs {
 		migrate:   migrate.DefaultConfig(),
 	}
 	c.migrate.Partitions = partitions
+	c.collector.Spool.Enabled = true
+	c.collector.Spool.Dir = filepath.Join(dir, "spool")
 	for _, s := range c.servers() {
 		s.KeysFile = filepath.Join(dir, keysFile)
 	}
