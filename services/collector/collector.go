@@ -38,6 +38,7 @@ type Service struct {
 	handler  *handler
 	gateway  *gateway.Gateway
 	closer   io.Closer // the publisher
+	spool    *spooling // nil where it is off
 	draining atomic.Bool
 	serving  atomic.Bool
 }
@@ -84,9 +85,18 @@ func newService(cfg Config, keys *auth.Keys, publisher Publisher, closer io.Clos
 		return nil, err
 	}
 	s := &Service{cfg: cfg, tel: tel, gateway: gw, closer: closer}
+	if cfg.Spool.Enabled {
+		if s.spool, err = newSpooling(publisher, cfg.Spool, tel); err != nil {
+			return nil, errors.Join(err, gw.Close())
+		}
+		publisher = s.spool
+	}
 	in := &intake{
 		publisher: publisher, limits: cfg.Limits, timeout: cfg.PublishTimeout,
 		inFlight: make(chan struct{}, cfg.MaxInFlight), metrics: m, now: time.Now,
+	}
+	if s.spool == nil && in.timeout >= cfg.Kafka.PublishTimeout {
+		in.timeout = 0
 	}
 	s.handler = &handler{
 		intake: in, decoder: decoder, keys: keys, gateway: gw, openAPI: document, ready: s.readiness,
@@ -116,7 +126,12 @@ func (s *Service) readiness() error {
 // Run serves until ctx ends. Then readiness goes, DrainDelay passes, and
 // requests in flight finish within the server's StopTimeout.
 func (s *Service) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, s.gateway.Close(), s.closer.Close()) }()
+	defer func() {
+		if s.spool != nil {
+			err = errors.Join(err, s.spool.Close())
+		}
+		err = errors.Join(err, s.gateway.Close(), s.closer.Close())
+	}()
 	lis, err := net.Listen("tcp", s.cfg.HTTPAddr)
 	if err != nil {
 		return fmt.Errorf("listen for HTTP: %w", err)
@@ -149,6 +164,12 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		return nil
 	})
 	g.Go(func() error { return s.server.Run(serverCtx) })
+	if s.spool != nil {
+		g.Go(func() error {
+			s.spool.run(serverCtx)
+			return nil
+		})
+	}
 	g.Go(func() error {
 		if err := public.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve HTTP: %w", err)

@@ -23,6 +23,8 @@ type Config struct {
 	Upstreams Upstreams     `yaml:"upstreams" envPrefix:"UPSTREAMS_"`
 	// What an event may be.
 	Limits events.Limits `yaml:"limits" envPrefix:"LIMITS_"`
+	// What becomes of events while Kafka is away.
+	Spool SpoolConfig `yaml:"spool" envPrefix:"SPOOL_"`
 
 	// Bytes of a request body.
 	MaxBody int `yaml:"max_body" env:"MAX_BODY"`
@@ -54,6 +56,7 @@ func DefaultConfig() Config {
 		Kafka:             stream.DefaultConfig(),
 		Upstreams:         gateway.DefaultUpstreams(),
 		Limits:            events.DefaultLimits(),
+		Spool:             DefaultSpoolConfig(),
 		MaxBody:           16 << 20,
 		MaxBodies:         64 << 20,
 		MaxInFlight:       1024,
@@ -78,6 +81,7 @@ func (c Config) Validate() error {
 	}{
 		{"server", c.Server.Validate()}, {"kafka", c.Kafka.Validate()},
 		{"upstreams", c.Upstreams.Validate()}, {"limits", c.Limits.Validate()},
+		{"spool", c.Spool.Validate()},
 	} {
 		errs = append(errs, prefixed(part.key, part.err)...)
 	}

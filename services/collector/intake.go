@@ -11,6 +11,7 @@ import (
 	"github.com/honeloop/hone/pkg/auth"
 	"github.com/honeloop/hone/pkg/events"
 	"github.com/honeloop/hone/pkg/jsonpb"
+	"github.com/honeloop/hone/pkg/spool"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/services/collector/internal/apierr"
@@ -29,12 +30,16 @@ type Publisher interface {
 // has too much to do or is away.
 const retryAfter = time.Second
 
+// spoolFullRetryAfter is the same for when Kafka has been away for so long that
+// the spool is full.
+const spoolFullRetryAfter = 5 * time.Second
+
 // intake takes events in: it checks, completes and publishes them. HTTP and gRPC
 // share it.
 type intake struct {
 	publisher Publisher
 	limits    events.Limits
-	timeout   time.Duration
+	timeout   time.Duration // 0 where the publisher's own is as short
 	inFlight  chan struct{}
 	metrics   *metrics
 	now       func() time.Time
@@ -97,8 +102,11 @@ func (in *intake) take(ctx context.Context, key auth.Key, source string, req *ev
 	if len(recs) == 0 {
 		return results, 0
 	}
-	ctx, cancel := context.WithTimeout(ctx, in.timeout)
-	defer cancel()
+	if in.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, in.timeout)
+		defer cancel()
+	}
 	err := in.publisher.Publish(ctx, recs...)
 	if err == nil {
 		in.metrics.accepted(ctx, len(recs))
@@ -126,9 +134,14 @@ func (in *intake) unpublished(ctx context.Context, req *events.Request, i int, c
 		ferr := &jsonpb.FieldError{Reason: events.TooLarge, Message: fmt.Sprintf("the event has %d bytes, more than Kafka takes", large.Size)}
 		return apierr.FromField(req.Path(i, ferr))
 	}
-	in.metrics.refused(ctx, "unavailable", 1)
 	in.metrics.publishFailed(cause)
 	e := apierr.Unavailable("the event could not be made durable: send it again, with the same event_id if it has one", retryAfter)
+	reason := "unavailable"
+	if errors.Is(cause, spool.ErrFull) {
+		reason = "spool_full"
+		e.RetryAfter = spoolFullRetryAfter
+	}
+	in.metrics.refused(ctx, reason, 1)
 	if req.Batch {
 		e.Field = fmt.Sprintf("events[%d]", i)
 	}

@@ -19,12 +19,15 @@ import (
 )
 
 // startOnKafka runs a collector made by New, with kafka.
-func startOnKafka(t *testing.T, kafka stream.Config) (send func(body string) *answerOf) {
+func startOnKafka(t *testing.T, kafka stream.Config, change ...func(*Config)) (send func(body string) *answerOf) {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.HTTPAddr, cfg.Server.GRPCAddr, cfg.Server.AdminAddr = freeAddr(t), freeAddr(t), freeAddr(t)
 	cfg.Server.KeysFile = filepath.Join(t.TempDir(), "keys.yaml")
 	cfg.Kafka = kafka
+	for _, c := range change {
+		c(&cfg)
+	}
 	key, secret, err := auth.Mint("p", auth.Secret)
 	if err != nil {
 		t.Fatal(err)
