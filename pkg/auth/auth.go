@@ -201,7 +201,11 @@ func Project(ctx context.Context) (string, error) {
 }
 
 // writeMethods are what a publishable key may call.
-var writeMethods = map[string]bool{"/hone.collector.v1.CollectorService/SendEvents": true}
+var writeMethods = map[string]bool{
+	"/hone.collector.v1.CollectorService/SendEvents":              true,
+	"/opentelemetry.proto.collector.trace.v1.TraceService/Export": true,
+	"/opentelemetry.proto.collector.logs.v1.LogsService/Export":   true,
+}
 
 func (k *Keys) authorize(ctx context.Context, method string) (context.Context, error) {
 	md, _ := metadata.FromIncomingContext(ctx)

@@ -102,9 +102,13 @@ func newService(cfg Config, keys *auth.Keys, publisher Publisher, closer io.Clos
 		intake: in, decoder: decoder, keys: keys, gateway: gw, openAPI: document, ready: s.readiness,
 		maxBody: cfg.MaxBody, bodies: semaphore.NewWeighted(int64(cfg.MaxBodies)),
 	}
+	if s.handler.otlp, err = newOTLP(s.handler, tel.Meter); err != nil {
+		return nil, err
+	}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel,
 		grpc.ForceServerCodecV2(gateway.Codec()), grpc.UnknownServiceHandler(gw.ServeGRPC))
 	collectorv1.RegisterCollectorServiceServer(s.server.GRPC(), &grpcService{intake: in})
+	s.handler.otlp.Register(s.server.GRPC())
 	return s, nil
 }
 

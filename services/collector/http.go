@@ -21,6 +21,7 @@ import (
 	"github.com/honeloop/hone/pkg/jsonpb"
 	"github.com/honeloop/hone/services/collector/internal/apierr"
 	"github.com/honeloop/hone/services/collector/internal/gateway"
+	"github.com/honeloop/hone/services/collector/internal/otlp"
 )
 
 // handler is the public HTTP port.
@@ -29,6 +30,7 @@ type handler struct {
 	decoder *events.Decoder
 	keys    *auth.Keys
 	gateway *gateway.Gateway
+	otlp    *otlp.Receiver
 	openAPI []byte
 	ready   func() error
 	maxBody int
@@ -56,6 +58,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/v1/events":
 		route = r.URL.Path
 		h.serveEvents(sw, r)
+	case otlp.TracesPath, otlp.LogsPath:
+		route = r.URL.Path
+		h.serveOTLP(sw, r)
 	case "/healthz":
 		route = r.URL.Path
 		if get(sw, r) {
