@@ -58,8 +58,9 @@ test-kafka: ## The stream tests against Apache Kafka, fetched by Maven (needs Ja
 	cd pkg && HONE_TEST_KAFKA=real go test $(RACE) -count 1 -timeout 10m ./stream/... $(ARGS)
 
 .PHONY: test-containers
-test-containers: build ## The pipeline test against the official images of Kafka, ClickHouse and Weaviate
+test-containers: ## The pipeline test against the official images of Kafka, ClickHouse and Weaviate
 	@docker info >/dev/null 2>&1 || { echo "make test-containers needs a running container engine (docker info fails here). make test runs the same pipeline without one." >&2; exit 1; }
+	@scripts/setup --model
 	cd services && go test -tags containers -timeout 20m -run Containers ./... $(ARGS)
 
 .PHONY: lint

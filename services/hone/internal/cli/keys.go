@@ -104,7 +104,7 @@ func newKeysRevoke(g *global, path func() string) *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke KEYID", Short: "Remove a key", Args: cobra.ExactArgs(1),
 		Long: `Remove a key. KEYID is its name in 'hone keys list', such as hs_0123abcd, not the key
-itself. Services that run know the key until they are started again.`,
+itself. Services that run take the change within 2 s (twice server.keys_reload).`,
 		Example: `  hone keys revoke hs_0123abcd
   hone keys revoke hp_89abcdef --file /etc/hone/keys.yaml --json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -127,7 +127,7 @@ itself. Services that run know the key until they are started again.`,
 			if g.json {
 				return printJSON(cmd.OutOrStdout(), map[string]any{"id": key.ID, "project_id": key.ProjectID, "kind": key.Kind, "revoked": true})
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "revoked %s, a %s key of project %s; start the services again\n", key.ID, key.Kind, key.ProjectID)
+			fmt.Fprintf(cmd.OutOrStdout(), "revoked %s, a %s key of project %s\n", key.ID, key.Kind, key.ProjectID)
 			return nil
 		},
 	}

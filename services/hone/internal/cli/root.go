@@ -43,7 +43,7 @@ Start everything on this machine with 'hone up', then try 'hone demo'.`,
 	root.PersistentFlags().BoolVar(&g.json, "json", false, "print JSON, for scripts")
 	root.AddCommand(newServiceCommands()...)
 	root.AddCommand(
-		newUpCommand(g), newDemoCommand(g), newBenchCommand(g), newMigrateCommand(),
+		newUpCommand(g), newEnvCommand(g), newDemoCommand(g), newBenchCommand(g), newMigrateCommand(),
 		newImportCommand(g), newSendCommand(g), newTrailCommand(g), newRecallCommand(g), newCaseCommand(g),
 		newReviewCommand(g), newDatasetCommand(g), newPatchCommand(g), newPolicyCommand(g),
 		newSQLCommand(g), newTopicCommand(g), newDLQCommand(g), newReplayCommand(g), newKeysCommand(g), newDoctorCommand(g), newHealthCommand(),

@@ -85,6 +85,7 @@ that begin with ` + envPrefix(name) + ` and go before the file.`,
 			if err != nil {
 				return err
 			}
+			defer tel.Close()
 			return svc.Run(cmd.Context())
 		},
 	}
