@@ -8,8 +8,11 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/honeloop/hone/pkg/events"
 	"github.com/honeloop/hone/pkg/ids"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
@@ -62,11 +65,40 @@ type session struct {
 	people       []*person
 }
 
-// turn is an interaction that has arrived: its newest event, and its position
-// among the interactions.
+// turn is an interaction that has arrived: its newest event (see overlay), and
+// its position among the interactions.
 type turn struct {
 	event *eventv1.Event
 	index uint32
+}
+
+// overlay is the newer of two events of one interaction. Where both came over
+// OTLP they are its parts, the span and the log events of one model call: what
+// the newer one leaves empty is as in the older.
+func overlay(older, newer *eventv1.Event) *eventv1.Event {
+	if older.Source != events.SourceOTLP || newer.Source != events.SourceOTLP {
+		return newer
+	}
+	out, below := proto.CloneOf(newer), proto.CloneOf(older)
+	fill(out.ProtoReflect(), below.ProtoReflect())
+	fill(out.GetInteraction().ProtoReflect(), below.GetInteraction().ProtoReflect())
+	tags := below.Tags
+	if tags == nil {
+		return out
+	}
+	maps.Copy(tags, out.Tags)
+	out.Tags = tags
+	return out
+}
+
+// fill sets the fields of m that are empty as they are in from.
+func fill(m, from protoreflect.Message) {
+	from.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		if !m.Has(field) {
+			m.Set(field, value)
+		}
+		return true
+	})
 }
 
 // person is one user's word on one interaction.
@@ -87,7 +119,7 @@ func newSession(trail []*eventv1.Event) *session {
 		switch {
 		case e.GetInteraction() != nil:
 			if t := s.interactions[e.InteractionId]; t != nil {
-				t.event = e
+				t.event = overlay(t.event, e)
 				continue
 			}
 			s.interactions[e.InteractionId] = &turn{event: e, index: uint32(len(s.interactions))}

@@ -126,6 +126,42 @@ func TestDeriveJoinsTheInteraction(t *testing.T) {
 	}
 }
 
+func TestPartsThatCameOverOTLPAreOneInteraction(t *testing.T) {
+	part := func(id string, second int, source string, x *eventv1.Interaction, tags map[string]string) *eventv1.Event {
+		e := event(id, second, "i-1")
+		e.Type, e.Source, e.Tags, e.Payload = "interaction", source, tags, &eventv1.Event_Interaction{Interaction: x}
+		return e
+	}
+	down := said("e-9", 9, "i-1", &feedback{Thumb: "down"})
+	question := &eventv1.Interaction{Query: "q", SystemContext: "s", Retrieved: []*eventv1.Retrieved{{Source: "d"}}}
+	call := &eventv1.Interaction{Model: "m", LatencyMs: 7, FinishReason: "stop"}
+	for _, tt := range []struct {
+		name, source string
+		first        *eventv1.Interaction
+		want         *eventv1.Interaction
+	}{
+		{"OTLP", "otlp", question, &eventv1.Interaction{Query: "q", SystemContext: "s", Retrieved: question.Retrieved, Model: "m", LatencyMs: 7, FinishReason: "stop"}},
+		{"the newer part wins", "otlp", &eventv1.Interaction{Query: "q", Model: "old"}, &eventv1.Interaction{Query: "q", Model: "m", LatencyMs: 7, FinishReason: "stop"}},
+		{"elsewhere the newer event is all there is", "http", question, call},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := part("e-1", 1, tt.source, tt.first, map[string]string{"a": "1", "b": "1"})
+			b := part("e-2", 2, tt.source, call, map[string]string{"b": "2"})
+			before := proto.CloneOf(a)
+			got := Derive([]*eventv1.Event{b, down, a})
+			if len(got) != 1 || !proto.Equal(got[0].Interaction, tt.want) {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+			if tt.source == "otlp" && (got[0].Tags["a"] != "1" || got[0].Tags["b"] != "2") {
+				t.Errorf("got tags %v", got[0].Tags)
+			}
+			if !proto.Equal(a, before) || a.GetInteraction().Model != tt.first.Model {
+				t.Error("the trail was changed")
+			}
+		})
+	}
+}
+
 func TestFeedbackWaitsForItsInteraction(t *testing.T) {
 	f := said("f-1", 0, "i-1", &feedback{Thumb: "down"})
 	early := Derive([]*eventv1.Event{f})
