@@ -11,13 +11,18 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc"
@@ -44,6 +49,9 @@ type Key struct {
 	Kind      Kind     `yaml:"kind"`
 	SHA256    string   `yaml:"sha256"` // of the key, in hex; keys are 256 random bits, so no salt
 	Origins   []string `yaml:"origins,omitempty"`
+	// Rate is how many events a second it may send to one collector; 0 means
+	// what the collector gives keys of its kind.
+	Rate float64 `yaml:"rate,omitempty"`
 }
 
 // AllowsOrigin says whether pages of an origin, such as "https://shop.example",
@@ -75,8 +83,18 @@ func Mint(projectID string, kind Kind) (Key, string, error) {
 
 // Keys knows all keys. It is safe for concurrent use.
 type Keys struct {
-	keys   []Key
-	hashes [][sha256.Size]byte
+	table atomic.Pointer[table]
+	path  string // empty where they come from no file
+	file  os.FileInfo
+}
+
+// table is what Keys knows at one time.
+type table struct {
+	keys      []Key
+	hashes    [][sha256.Size]byte // of keys
+	byPrefix  map[uint64][]int    // places in keys by the beginning of the hash
+	origins   map[string]bool
+	anyOrigin bool
 }
 
 type keysFile struct {
@@ -85,7 +103,17 @@ type keysFile struct {
 
 // NewKeys checks keys and makes them usable.
 func NewKeys(keys []Key) (*Keys, error) {
-	k := &Keys{keys: keys}
+	t, err := newTable(keys)
+	if err != nil {
+		return nil, err
+	}
+	k := &Keys{}
+	k.table.Store(t)
+	return k, nil
+}
+
+func newTable(keys []Key) (*table, error) {
+	t := &table{keys: keys, byPrefix: map[uint64][]int{}, origins: map[string]bool{}}
 	for i, key := range keys {
 		raw, err := hex.DecodeString(key.SHA256)
 		if err != nil || len(raw) != sha256.Size {
@@ -97,26 +125,93 @@ func NewKeys(keys []Key) (*Keys, error) {
 		if prefixes[key.Kind] == "" {
 			return nil, fmt.Errorf("keys[%d].kind: %q is neither %q nor %q", i, key.Kind, Publishable, Secret)
 		}
-		k.hashes = append(k.hashes, [sha256.Size]byte(raw))
+		if key.Rate < 0 || math.IsNaN(key.Rate) {
+			return nil, fmt.Errorf("keys[%d].rate: want at least 0 events a second", i)
+		}
+		hash := [sha256.Size]byte(raw)
+		t.hashes = append(t.hashes, hash)
+		t.byPrefix[prefix(hash)] = append(t.byPrefix[prefix(hash)], i)
+		for _, o := range key.Origins {
+			t.origins[o] = true
+			t.anyOrigin = t.anyOrigin || o == "*"
+		}
 	}
-	return k, nil
+	return t, nil
 }
 
 // ReadKeys reads a keys file.
 func ReadKeys(path string) (*Keys, error) {
-	data, err := os.ReadFile(path)
+	k := &Keys{path: path}
+	if err := k.reload(); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+func (k *Keys) reload() error {
+	info, err := os.Stat(k.path)
 	if err != nil {
-		return nil, fmt.Errorf("read keys: %w", err)
+		return fmt.Errorf("read keys: %w", err)
+	}
+	data, err := os.ReadFile(k.path)
+	if err != nil {
+		return fmt.Errorf("read keys: %w", err)
+	}
+	if len(data) == 0 { // somebody is writing it; no keys at all are "keys: []"
+		return fmt.Errorf("read keys %s: the file is empty", k.path)
 	}
 	var f keysFile
 	if err := yaml.Unmarshal(data, &f); err != nil {
-		return nil, fmt.Errorf("read keys %s: %w", path, err)
+		return fmt.Errorf("read keys %s: %w", k.path, err)
 	}
-	keys, err := NewKeys(f.Keys)
+	t, err := newTable(f.Keys)
 	if err != nil {
-		return nil, fmt.Errorf("read keys %s: %w", path, err)
+		return fmt.Errorf("read keys %s: %w", k.path, err)
 	}
-	return keys, nil
+	k.table.Store(t)
+	k.file = info
+	return nil
+}
+
+// Watch looks at the file at each interval until ctx ends, and takes what it
+// says once it has changed and then stayed for an interval: new keys work and
+// removed ones stop. A file that is missing or broken changes nothing and is
+// logged when that begins. Only one Watch may run.
+func (k *Keys) Watch(ctx context.Context, interval time.Duration, log *slog.Logger) {
+	if k.path == "" {
+		return
+	}
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	var last os.FileInfo
+	broken := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		info, err := os.Stat(k.path)
+		settled := err == nil && sameFile(info, last)
+		last = info
+		if err == nil && (!settled || sameFile(info, k.file)) {
+			continue
+		}
+		if err == nil {
+			err = k.reload()
+		}
+		switch {
+		case err == nil:
+			log.Info("keys read again", "keys", len(k.table.Load().keys))
+		case !broken:
+			log.Error("the keys stay as they were", "error", err)
+		}
+		broken = err != nil
+	}
+}
+
+func sameFile(a, b os.FileInfo) bool {
+	return a != nil && b != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
 // WriteKeys replaces a keys file in one step.
@@ -129,7 +224,7 @@ func WriteKeys(path string, keys []Key) error {
 	if err != nil {
 		return fmt.Errorf("write keys: %w", err)
 	}
-	defer os.Remove(tmp.Name())
+	defer func() { _ = os.Remove(tmp.Name()) }() // renamed by then, where all went well
 	if _, err := tmp.Write(data); err != nil {
 		tmp.Close()
 		return fmt.Errorf("write keys: %w", err)
@@ -144,28 +239,28 @@ func WriteKeys(path string, keys []Key) error {
 }
 
 // List is all keys.
-func (k *Keys) List() []Key { return slices.Clone(k.keys) }
+func (k *Keys) List() []Key { return slices.Clone(k.table.Load().keys) }
 
-// Authenticate finds the key that a bearer sent. It compares with every key,
-// in constant time for each.
+// Authenticate finds the key that a bearer sent. It looks at none but those
+// whose hashes begin alike, and compares these in constant time.
 func (k *Keys) Authenticate(secret string) (Key, error) {
 	sum := sha256.Sum256([]byte(secret))
-	found := -1
-	for i := range k.hashes {
-		if subtle.ConstantTimeCompare(sum[:], k.hashes[i][:]) == 1 {
-			found = i
+	t := k.table.Load()
+	for _, i := range t.byPrefix[prefix(sum)] {
+		if subtle.ConstantTimeCompare(sum[:], t.hashes[i][:]) == 1 {
+			return t.keys[i], nil
 		}
 	}
-	if found < 0 {
-		return Key{}, ErrUnknownKey
-	}
-	return k.keys[found], nil
+	return Key{}, ErrUnknownKey
 }
+
+func prefix(hash [sha256.Size]byte) uint64 { return binary.BigEndian.Uint64(hash[:]) }
 
 // AllowsOrigin says whether any key allows an origin: what a browser asks before
 // it sends the key.
 func (k *Keys) AllowsOrigin(origin string) bool {
-	return slices.ContainsFunc(k.keys, func(key Key) bool { return key.AllowsOrigin(origin) })
+	t := k.table.Load()
+	return t.anyOrigin || t.origins[origin]
 }
 
 // Bearer is the token of an Authorization header; empty where there is none.

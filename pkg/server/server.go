@@ -28,6 +28,9 @@ type Config struct {
 	StopTimeout time.Duration `yaml:"stop_timeout" env:"STOP_TIMEOUT"`
 	// File of hashed keys; `hone up` and `hone keys create` write it.
 	KeysFile string `yaml:"keys_file" env:"KEYS_FILE"`
+	// How often to look whether it has changed. A key that was removed works for
+	// twice as long at most.
+	KeysReload time.Duration `yaml:"keys_reload" env:"KEYS_RELOAD"`
 }
 
 // DefaultConfig listens on the given ports of every interface for gRPC, and of
@@ -38,6 +41,7 @@ func DefaultConfig(grpcPort, adminPort int) Config {
 		AdminAddr:   fmt.Sprintf("127.0.0.1:%d", adminPort),
 		StopTimeout: 5 * time.Second,
 		KeysFile:    "keys.yaml",
+		KeysReload:  time.Second,
 	}
 }
 
@@ -56,6 +60,9 @@ func (c Config) Validate() error {
 	if c.KeysFile == "" {
 		errs = append(errs, errors.New("keys_file: missing, want the path of a keys file"))
 	}
+	if c.KeysReload <= 0 {
+		errs = append(errs, errors.New("keys_reload: want more than 0"))
+	}
 	return errors.Join(errs...)
 }
 
@@ -66,6 +73,7 @@ const maxMessage = 32 << 20
 type Server struct {
 	cfg   Config
 	grpc  *grpc.Server
+	keys  *auth.Keys
 	ready func(context.Context) error
 	tel   *telemetry.Telemetry
 }
@@ -78,14 +86,14 @@ func New(cfg Config, keys *auth.Keys, ready func(context.Context) error, tel *te
 		grpc.ChainStreamInterceptor(keys.StreamInterceptor()),
 		grpc.MaxRecvMsgSize(maxMessage),
 	}, opts...)
-	return &Server{cfg: cfg, grpc: grpc.NewServer(opts...), ready: ready, tel: tel}
+	return &Server{cfg: cfg, grpc: grpc.NewServer(opts...), keys: keys, ready: ready, tel: tel}
 }
 
 // GRPC is where services register.
 func (s *Server) GRPC() *grpc.Server { return s.grpc }
 
-// Run serves until ctx ends, then lets calls in flight finish within
-// StopTimeout.
+// Run serves, and reads the keys again when their file changes, until ctx ends.
+// Then it lets calls in flight finish within StopTimeout.
 func (s *Server) Run(ctx context.Context) error {
 	grpcLis, err := net.Listen("tcp", s.cfg.GRPCAddr)
 	if err != nil {
@@ -100,6 +108,10 @@ func (s *Server) Run(ctx context.Context) error {
 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.grpc.Serve(grpcLis) })
+	g.Go(func() error {
+		s.keys.Watch(gctx, s.cfg.KeysReload, s.tel.Log)
+		return nil
+	})
 	g.Go(func() error {
 		if err := admin.Serve(adminLis); !errors.Is(err, http.ErrServerClosed) {
 			return err

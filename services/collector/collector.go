@@ -93,7 +93,7 @@ func newService(cfg Config, keys *auth.Keys, publisher Publisher, closer io.Clos
 	}
 	in := &intake{
 		publisher: publisher, limits: cfg.Limits, timeout: cfg.PublishTimeout,
-		inFlight: make(chan struct{}, cfg.MaxInFlight), metrics: m, now: time.Now,
+		inFlight: make(chan struct{}, cfg.MaxInFlight), limiter: newLimiter(cfg.Rate, cfg.Limits.Batch), metrics: m, now: time.Now,
 	}
 	if s.spool == nil && in.timeout >= cfg.Kafka.PublishTimeout {
 		in.timeout = 0

@@ -23,6 +23,8 @@ type Config struct {
 	Upstreams Upstreams     `yaml:"upstreams" envPrefix:"UPSTREAMS_"`
 	// What an event may be.
 	Limits events.Limits `yaml:"limits" envPrefix:"LIMITS_"`
+	// What a key may send in a second.
+	Rate RateConfig `yaml:"rate" envPrefix:"RATE_"`
 	// What becomes of events while Kafka is away.
 	Spool SpoolConfig `yaml:"spool" envPrefix:"SPOOL_"`
 
@@ -56,6 +58,7 @@ func DefaultConfig() Config {
 		Kafka:             stream.DefaultConfig(),
 		Upstreams:         gateway.DefaultUpstreams(),
 		Limits:            events.DefaultLimits(),
+		Rate:              DefaultRateConfig(),
 		Spool:             DefaultSpoolConfig(),
 		MaxBody:           16 << 20,
 		MaxBodies:         64 << 20,
@@ -81,7 +84,7 @@ func (c Config) Validate() error {
 	}{
 		{"server", c.Server.Validate()}, {"kafka", c.Kafka.Validate()},
 		{"upstreams", c.Upstreams.Validate()}, {"limits", c.Limits.Validate()},
-		{"spool", c.Spool.Validate()},
+		{"rate", c.Rate.Validate()}, {"spool", c.Spool.Validate()},
 	} {
 		errs = append(errs, prefixed(part.key, part.err)...)
 	}

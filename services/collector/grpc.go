@@ -3,6 +3,7 @@ package collector
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 
@@ -34,8 +35,8 @@ func (s *grpcService) SendEvents(ctx context.Context, in *collectorv1.SendEvents
 	defer s.intake.leave()
 	req := &events.Request{Events: in.GetEvents(), Errors: make([]*events.FieldError, n), Batch: true}
 	results, accepted := s.intake.take(ctx, key, events.SourceGRPC, req)
-	if unavailable(results) {
-		return nil, apierr.Unavailable("the events could not be made durable: send them again", retryAfter).GRPC()
+	if accepted == 0 && allRetryable(results) {
+		return nil, whole(req, results).GRPC()
 	}
 	out := &collectorv1.SendEventsResponse{Results: make([]*collectorv1.EventResult, n), Accepted: uint32(accepted), Rejected: uint32(n - accepted)}
 	for i, r := range results {
@@ -48,13 +49,8 @@ func (s *grpcService) SendEvents(ctx context.Context, in *collectorv1.SendEvents
 	return out, nil
 }
 
-// unavailable says whether Kafka alone is the reason that nothing was accepted,
-// so that clients which retry by status do.
-func unavailable(results []result) bool {
-	for _, r := range results {
-		if r.err == nil || r.err.Code != codes.Unavailable {
-			return false
-		}
-	}
-	return true
+// allRetryable says whether none of the events is to blame for that nothing was
+// accepted, so that clients which retry by status do.
+func allRetryable(results []result) bool {
+	return !slices.ContainsFunc(results, func(r result) bool { return r.err == nil || !retryable(r.err) })
 }

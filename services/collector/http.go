@@ -141,6 +141,11 @@ func (h *handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 		err.Write(w)
 		return
 	}
+	if wait := h.intake.limiter.wait(&key, 0, h.intake.now()); wait > 0 {
+		h.intake.metrics.refused(r.Context(), reasonRate, 1)
+		errRate(wait).Write(w)
+		return
+	}
 	if err := checkContentType(r); err != nil {
 		err.Write(w)
 		return

@@ -30,6 +30,9 @@ type Publisher interface {
 // has too much to do or is away.
 const retryAfter = time.Second
 
+// reasonRate is why an event is refused whose key sends too much.
+const reasonRate = "rate_limited"
+
 // spoolFullRetryAfter is the same for when Kafka has been away for so long that
 // the spool is full.
 const spoolFullRetryAfter = 5 * time.Second
@@ -41,6 +44,7 @@ type intake struct {
 	limits    events.Limits
 	timeout   time.Duration // 0 where the publisher's own is as short
 	inFlight  chan struct{}
+	limiter   *limiter
 	metrics   *metrics
 	now       func() time.Time
 }
@@ -74,8 +78,14 @@ func (in *intake) take(ctx context.Context, key auth.Key, source string, req *ev
 	recs := make([]stage.Record, 0, len(req.Events))
 	places := make([]int, 0, len(req.Events)) // of recs in req.Events
 	now := in.now()
+	wait := in.limiter.wait(&key, len(req.Events), now)
 	for i, e := range req.Events {
 		ferr := req.Errors[i]
+		if ferr == nil && wait > 0 {
+			in.metrics.refused(ctx, reasonRate, 1)
+			results[i].err = errRate(wait)
+			continue
+		}
 		var value []byte
 		if ferr == nil && e.Source != "" && key.Kind != auth.Secret {
 			ferr = &jsonpb.FieldError{Field: "source", Reason: events.NotAllowed, Message: "the collector sets this: leave it out"}
@@ -152,7 +162,7 @@ func (in *intake) unpublished(ctx context.Context, req *events.Request, i int, c
 func whole(req *events.Request, results []result) *apierr.Error {
 	worst := results[0].err
 	for _, r := range results {
-		if r.err.Code == codes.Unavailable {
+		if retryable(r.err) {
 			worst = r.err // the rest of the request may be good the next time
 			break
 		}
@@ -163,4 +173,9 @@ func whole(req *events.Request, results []result) *apierr.Error {
 	e := *worst
 	e.Message = fmt.Sprintf("none of the %d events was accepted; the first reason: %s", len(req.Events), worst.Message)
 	return &e
+}
+
+// retryable says whether the same event may be accepted later.
+func retryable(e *apierr.Error) bool {
+	return e.Code == codes.Unavailable || e.Code == codes.ResourceExhausted
 }

@@ -173,6 +173,7 @@ func startCollector(ctx context.Context, broker, dir string) (*target, error) {
 	addr := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 	cfg.HTTPAddr, cfg.Server.GRPCAddr, cfg.Server.AdminAddr = addr(httpPort), addr(grpcPort), addr(adminPort)
 	cfg.Kafka.Brokers = []string{broker}
+	cfg.Rate.Secret = 1e9 // so that it is checked and never reached
 	cfg.Server.KeysFile = filepath.Join(dir, "keys.yaml")
 	key, secret, err := auth.Mint("bench", auth.Secret)
 	if err != nil {
