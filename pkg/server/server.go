@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -76,16 +77,20 @@ type Server struct {
 	keys  *auth.Keys
 	ready func(context.Context) error
 	tel   *telemetry.Telemetry
+
+	stopping atomic.Bool
 }
 
 // New makes a server. Register services on GRPC() before Run. ready says
 // whether the service can do its work; nil means always.
 func New(cfg Config, keys *auth.Keys, ready func(context.Context) error, tel *telemetry.Telemetry, opts ...grpc.ServerOption) *Server {
+	p := newPanics(tel)
 	opts = append([]grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(keys.UnaryInterceptor()),
-		grpc.ChainStreamInterceptor(keys.StreamInterceptor()),
+		grpc.ChainUnaryInterceptor(p.unary, keys.UnaryInterceptor()),
+		grpc.ChainStreamInterceptor(p.stream, keys.StreamInterceptor()),
 		grpc.MaxRecvMsgSize(maxMessage),
 	}, opts...)
+	opts = append(opts, traceServer(tel)...)
 	return &Server{cfg: cfg, grpc: grpc.NewServer(opts...), keys: keys, ready: ready, tel: tel}
 }
 
@@ -120,7 +125,11 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		<-gctx.Done()
-		timer := time.AfterFunc(s.cfg.StopTimeout, s.grpc.Stop)
+		s.stopping.Store(true)
+		timer := time.AfterFunc(s.cfg.StopTimeout, func() {
+			s.tel.Log.Warn("calls in flight were cut off", "after", s.cfg.StopTimeout)
+			s.grpc.Stop()
+		})
 		defer timer.Stop()
 		s.grpc.GracefulStop()
 		return admin.Close()
@@ -144,6 +153,10 @@ func (s *Server) adminHandler() http.Handler {
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
+	if s.stopping.Load() {
+		http.Error(w, "stopping", http.StatusServiceUnavailable)
+		return
+	}
 	if s.ready != nil {
 		if err := s.ready(ctx); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)

@@ -2,16 +2,19 @@
 package telemetry
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/trace"
-	"go.opentelemetry.io/otel/trace/noop"
 )
 
 // Telemetry is handed to every service and never nil.
@@ -24,21 +27,29 @@ type Telemetry struct {
 
 	base    *slog.Logger // without a service's name
 	meters  metric.MeterProvider
-	tracers trace.TracerProvider
+	traces  *traces
+	tracers trace.TracerProvider // of this service
 }
 
-// New makes the telemetry of a process that logs JSON lines to w.
+// New makes the telemetry of a process that logs JSON lines to w. It exports
+// traces where the environment names an OTLP endpoint; Close sends the last.
 func New(w io.Writer, level slog.Level) (*Telemetry, error) {
+	base := slog.New(withTrace{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})})
 	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	exporter, err := otelprom.New(otelprom.WithRegisterer(registry))
 	if err != nil {
 		return nil, fmt.Errorf("create metrics exporter: %w", err)
 	}
+	traces, err := newTraces(base)
+	if err != nil {
+		return nil, fmt.Errorf("create trace exporter: %w", err)
+	}
 	t := &Telemetry{
-		base:     slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})),
+		base:     base,
 		Registry: registry,
 		meters:   sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)),
-		tracers:  noop.NewTracerProvider(),
+		traces:   traces,
 	}
 	return t.Named("hone"), nil
 }
@@ -47,7 +58,7 @@ func New(w io.Writer, level slog.Level) (*Telemetry, error) {
 func Discard() *Telemetry {
 	t, err := New(io.Discard, slog.LevelError)
 	if err != nil {
-		panic(err) // the options above cannot fail
+		panic(err) // only a wrong OTEL_ variable can make it fail
 	}
 	return t
 }
@@ -58,6 +69,49 @@ func (t *Telemetry) Named(service string) *Telemetry {
 	named := *t
 	named.Log = t.base.With("service", service)
 	named.Meter = t.meters.Meter("github.com/honeloop/hone/" + service)
-	named.Tracer = t.tracers.Tracer("github.com/honeloop/hone/" + service)
+	named.tracers = t.traces.provider(service)
+	named.Tracer = named.tracers.Tracer("github.com/honeloop/hone/" + service)
 	return &named
 }
+
+// Tracing says whether traces are exported. Where they are not, instruments may
+// leave themselves out.
+func (t *Telemetry) Tracing() bool { return t.traces != nil }
+
+// TracerProvider makes tracers for libraries.
+func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.tracers }
+
+// Propagator is how a trace goes from process to process: W3C traceparent.
+func (t *Telemetry) Propagator() propagation.TextMapPropagator { return propagation.TraceContext{} }
+
+// closeTimeout bounds Close.
+const closeTimeout = 2 * time.Second
+
+// Close sends the traces that wait, for at most 2 s. What cannot be sent is
+// logged. It is called once, when the services have stopped.
+func (t *Telemetry) Close() {
+	if t.traces == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := t.traces.processor.Shutdown(ctx); err != nil {
+		t.Log.Warn("cannot send the last traces", "error", err)
+	}
+}
+
+// withTrace adds the ids of the span in a record's context.
+type withTrace struct{ slog.Handler }
+
+func (h withTrace) Handle(ctx context.Context, r slog.Record) error {
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		r.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h withTrace) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return withTrace{h.Handler.WithAttrs(attrs)}
+}
+
+func (h withTrace) WithGroup(name string) slog.Handler { return withTrace{h.Handler.WithGroup(name)} }

@@ -79,7 +79,7 @@ func newService(cfg Config, keys *auth.Keys, publisher Publisher, closer io.Clos
 	}
 	gw, err := gateway.New(gateway.Config{
 		Upstreams: cfg.Upstreams, Timeout: cfg.GatewayTimeout, StreamWriteTimeout: cfg.WriteTimeout,
-		MaxBody: cfg.MaxBody, MaxMessage: maxMessage, MaxInFlight: cfg.MaxInFlight,
+		MaxBody: cfg.MaxBody, MaxMessage: maxMessage, MaxInFlight: cfg.MaxInFlight, Dial: server.TraceClient(tel),
 	})
 	if err != nil {
 		return nil, err
@@ -141,7 +141,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("listen for HTTP: %w", err)
 	}
 	public := &http.Server{
-		Handler:           s.handler,
+		Handler:           server.TraceHTTP(s.handler, s.tel),
 		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
 		ReadTimeout:       s.cfg.ReadTimeout,
 		WriteTimeout:      s.cfg.ReadTimeout + s.cfg.WriteTimeout, // it counts from the headers on

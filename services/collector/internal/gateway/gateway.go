@@ -63,6 +63,8 @@ type Config struct {
 	MaxBody, MaxMessage int
 	// Calls at a time.
 	MaxInFlight int
+	// More options of the connections to the upstreams.
+	Dial []grpc.DialOption
 }
 
 // Gateway is safe for concurrent use.
@@ -100,7 +102,7 @@ func New(cfg Config) (*Gateway, error) {
 		conn, ok := conns[o.addr]
 		if !ok {
 			var err error
-			if conn, err = dial(o.addr, cfg.MaxMessage); err != nil {
+			if conn, err = dial(o.addr, cfg.MaxMessage, cfg.Dial); err != nil {
 				return nil, errors.Join(fmt.Errorf("prepare connection to %s: %w", o.name, err), g.Close())
 			}
 			conns[o.addr] = conn
@@ -115,8 +117,8 @@ func New(cfg Config) (*Gateway, error) {
 	return g, nil
 }
 
-func dial(addr string, maxMessage int) (*grpc.ClientConn, error) {
-	return grpc.NewClient(addr,
+func dial(addr string, maxMessage int, more []grpc.DialOption) (*grpc.ClientConn, error) {
+	return grpc.NewClient(addr, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		// The defaults wait up to two minutes before they look again.
@@ -124,7 +126,7 @@ func dial(addr string, maxMessage int) (*grpc.ClientConn, error) {
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: time.Second,
 		}),
-	)
+	}, more...)...)
 }
 
 // Close ends all connections. More than once is the same as once.

@@ -62,6 +62,7 @@ type Hone struct {
 	dir      string
 	progress *printer
 	log      *embedded.LogFile
+	tel      *telemetry.Telemetry
 	lock     *os.File
 	broker   *embedded.Broker
 	children []*supervised
@@ -103,6 +104,8 @@ func Start(ctx context.Context, o Options) (_ *Hone, err error) {
 	if err != nil {
 		return nil, err
 	}
+	h.tel = tel
+	h.progress.logTo(tel.Log)
 	creds, made, err := loadCredentials(o.Dir)
 	if err != nil {
 		return nil, err
@@ -249,6 +252,9 @@ func (h *Hone) stop() error {
 	if h.broker != nil {
 		errs = append(errs, h.broker.Stop(ctx))
 	}
+	if h.tel != nil {
+		h.tel.Close()
+	}
 	if h.log != nil {
 		errs = append(errs, h.log.Close())
 	}
@@ -259,8 +265,26 @@ func (h *Hone) stop() error {
 }
 
 type printer struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu  sync.Mutex
+	w   io.Writer
+	log *slog.Logger // of hone.log, once it is open
+}
+
+func (p *printer) logTo(log *slog.Logger) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.log = log
+}
+
+// warnf writes a line to who looks, and to the log for who looks later.
+func (p *printer) warnf(format string, args ...any) {
+	p.printf(format+"\n", args...)
+	p.mu.Lock()
+	log := p.log
+	p.mu.Unlock()
+	if log != nil {
+		log.Warn(fmt.Sprintf(format, args...))
+	}
 }
 
 func (p *printer) printf(format string, args ...any) {

@@ -65,7 +65,7 @@ func (s *supervised) watch(ctx context.Context, start func(context.Context) (par
 		if time.Since(began) > restartCalm {
 			wait = shortestWait
 		}
-		s.progress.printf("%s died (%v), starting it again\n", s.name, cause)
+		s.progress.warnf("%s died (%v), starting it again", s.name, cause)
 		for {
 			select {
 			case <-time.After(wait):
@@ -79,13 +79,13 @@ func (s *supervised) watch(ctx context.Context, start func(context.Context) (par
 				return
 			}
 			if err == nil {
-				s.progress.printf("%s ready again after %s\n", s.name, time.Since(began).Round(10*time.Millisecond))
+				s.progress.warnf("%s ready again after %s", s.name, time.Since(began).Round(10*time.Millisecond))
 				s.mu.Lock()
 				s.part = p
 				s.mu.Unlock()
 				break
 			}
-			s.progress.printf("%s does not start, trying again: %v\n", s.name, err)
+			s.progress.warnf("%s does not start, trying again: %v", s.name, err)
 		}
 	}
 }

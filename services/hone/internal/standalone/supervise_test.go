@@ -3,6 +3,7 @@ package standalone
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -25,11 +26,11 @@ func (p *fakePart) Stop(context.Context) error {
 
 func TestADeadChildIsStartedAgainWithBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var screen strings.Builder
+		var screen, log strings.Builder
 		var mu sync.Mutex
 		var starts []time.Time
 		var parts []*fakePart
-		s := newSupervised("clickhouse", &printer{w: &screen})
+		s := newSupervised("clickhouse", &printer{w: &screen, log: slog.New(slog.NewTextHandler(&log, nil))})
 		start := func(context.Context) (part, error) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -59,6 +60,9 @@ func TestADeadChildIsStartedAgainWithBackOff(t *testing.T) {
 		for _, want := range []string{"clickhouse died (killed by the test)", "port is taken", "clickhouse ready again"} {
 			if !strings.Contains(screen.String(), want) {
 				t.Errorf("the screen does not say %q:\n%s", want, screen.String())
+			}
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("the log does not say %q:\n%s", want, log.String())
 			}
 		}
 		if err := s.stop(t.Context()); err != nil || !parts[1].stopped {
