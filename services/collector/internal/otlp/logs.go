@@ -87,7 +87,7 @@ func (m *mapper) talk(records []*record, c conversation) {
 		}
 		parts = append(parts, part)
 	}
-	o := &origin{place: last.place, attrs: attrs, trace: last.GetTraceId(), span: last.GetSpanId(), end: last.time(), part: ids.Derive("log", parts...), talk: c}
+	o := &origin{place: last.place, attrs: attrs, trace: last.GetTraceId(), span: last.GetSpanId(), end: last.time(), part: ids.Derive("log", parts...), identity: identityOf(attrs), talk: c}
 	if c.empty() && (last.name != eventDetails || !attrs.has(inferenceMarks)) {
 		for _, r := range records {
 			m.count(r.number, ignored, noContent)
@@ -126,7 +126,7 @@ func (m *mapper) rate(r *record) {
 		m.reject(r.number, "a log record cannot be encoded")
 		return
 	}
-	o := &origin{place: r.place, attrs: r.attrs, trace: r.GetTraceId(), span: r.GetSpanId(), end: r.time(), part: ids.Derive("log", part)}
+	o := &origin{place: r.place, attrs: r.attrs, trace: r.GetTraceId(), span: r.GetSpanId(), end: r.time(), part: ids.Derive("log", part), identity: identityOf(r.attrs)}
 	e, why := m.feedback(o, &rating)
 	if why != "" {
 		m.reject(r.number, why)

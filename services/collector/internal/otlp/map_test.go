@@ -529,3 +529,17 @@ func TestBodiesThatGrowInMemoryAreRefused(t *testing.T) {
 		t.Errorf("nesting: got %v", err)
 	}
 }
+
+func TestTracesWithoutEndOrWithCirclesAreMapped(t *testing.T) {
+	ring := tracesJSON(
+		spanJSON(rootID, callID1, "chat", attrsJSON("gen_ai.request.model", str("m")), ""),
+		spanJSON(callID1, rootID, "x", attrsJSON("session.id", str("s")), ""),
+		spanJSON(stepID, stepID, "tool", attrsJSON("gen_ai.tool.name", str("t")), ""))
+	if e := mapTraces(t, ring).events; len(e) != 1 || e[0].SessionId != "s" {
+		t.Errorf("a circle: got %v", e)
+	}
+	m := mapTraces(t, tracesJSON(spanJSON(callID1, "", "chat", attrsJSON("gen_ai.request.model", str("m"), "gen_ai.input.messages", str("["+strings.Repeat("{},", 3*maxJSON)+"{}]")), "")))
+	if err := events.Validate(m.events[0], m.events[0].OccurredAt.AsTime(), events.DefaultLimits()); err == nil || err.Field != "interaction.query" {
+		t.Errorf("JSON without end: got %v, want it refused as a text that is too long", err)
+	}
+}

@@ -108,14 +108,13 @@ func (m *mapper) clip(s string) string {
 
 // origin is where an event comes from: a span, or log records of one.
 type origin struct {
-	place         *place
-	attrs         attributes
-	trace, span   []byte
-	start, end    uint64       // in Unix nanoseconds; 0 is unknown
-	part          string       // which of the span's events it is
-	session, user string       // of the spans above; empty is unknown
-	role          string       // likewise
-	talk          conversation // of an interaction
+	place       *place
+	attrs       attributes
+	trace, span []byte
+	start, end  uint64 // in Unix nanoseconds; 0 is unknown
+	part        string // which of the span's events it is
+	identity
+	talk conversation // of an interaction
 }
 
 // event is what all events have.
@@ -124,9 +123,9 @@ func (m *mapper) event(o *origin, kind string) *eventv1.Event {
 	e := &eventv1.Event{
 		EventId:     ids.Derive("ev", m.project, events.SourceOTLP, trace, span, o.part),
 		Type:        kind,
-		SessionId:   firstText(o.attrs.text(sessionNames), o.session, trace),
-		UserId:      firstText(o.attrs.text(userNames), o.user),
-		UserRole:    firstText(o.attrs.first(roleNames), o.role),
+		SessionId:   firstText(o.session, trace),
+		UserId:      o.user,
+		UserRole:    o.role,
 		Environment: firstText(o.attrs.text(environmentNames), o.place.environment),
 		Tags:        m.tags(o.attrs, spanTags),
 		OccurredAt:  timestamp(o.end),

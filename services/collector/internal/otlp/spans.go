@@ -32,6 +32,7 @@ type span struct {
 	kind   kind
 	record int
 	parent *span
+	who    *identity
 	event  *eventv1.Event // the interaction, where it is one
 	calls  map[string]int // places of its event's tools, by id of the call
 	step   bool           // it became part of an interaction
@@ -51,13 +52,24 @@ func (s *span) upwards(visit func(*span) bool) {
 	}
 }
 
-// inherited is the first of names on the nearest span above.
-func (s *span) inherited(read func(attributes) string) (out string) {
-	s.parent.upwards(func(up *span) bool {
-		out = read(up.attrs)
-		return out != ""
-	})
-	return out
+// identity is whose and which session's a span is.
+type identity struct{ session, user, role string }
+
+func identityOf(a attributes) identity {
+	return identity{session: a.text(sessionNames), user: a.text(userNames), role: a.first(roleNames)}
+}
+
+// identity is the span's own, and what it does not say, that of the spans above.
+func (s *span) identity(depth int) identity {
+	if s == nil || depth > maxAncestors {
+		return identity{}
+	}
+	if s.who == nil {
+		s.who = new(identity) // ends a circle
+		own, up := identityOf(s.attrs), s.parent.identity(depth+1)
+		*s.who = identity{firstText(own.session, up.session), firstText(own.user, up.user), firstText(own.role, up.role)}
+	}
+	return *s.who
 }
 
 // owner is the nearest interaction, from the span itself upwards.
@@ -74,9 +86,7 @@ func (s *span) owner() (out *span) {
 func (s *span) origin(part string) *origin {
 	return &origin{
 		place: s.place, attrs: s.attrs, trace: s.GetTraceId(), span: s.GetSpanId(), start: s.GetStartTimeUnixNano(), end: s.GetEndTimeUnixNano(), part: part,
-		session: s.inherited(func(a attributes) string { return a.text(sessionNames) }),
-		user:    s.inherited(func(a attributes) string { return a.text(userNames) }),
-		role:    s.inherited(func(a attributes) string { return a.first(roleNames) }),
+		identity: s.identity(0),
 	}
 }
 
