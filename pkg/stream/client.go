@@ -28,6 +28,23 @@ var (
 	ErrClosed = errors.New("publisher is closed")
 )
 
+// UnavailableError is an ErrUnavailable that was found earlier: it comes at
+// once, and nothing was written. Somebody tries Kafka meanwhile.
+type UnavailableError struct {
+	// RetryAfter is how long until trying again may help.
+	RetryAfter time.Duration
+	// Cause is what was found.
+	Cause error
+}
+
+func (e *UnavailableError) Error() string { return e.Cause.Error() }
+
+// Is makes it an ErrUnavailable.
+func (e *UnavailableError) Is(target error) bool { return target == ErrUnavailable }
+
+// Unwrap is the cause.
+func (e *UnavailableError) Unwrap() error { return e.Cause }
+
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
 
 // refuses says whether an error is about the records and not about the cluster,

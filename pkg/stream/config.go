@@ -17,6 +17,9 @@ type Config struct {
 	DialTimeout time.Duration `yaml:"dial_timeout" env:"DIAL_TIMEOUT"`
 	// PublishTimeout bounds one Publish, waiting and retries included.
 	PublishTimeout time.Duration `yaml:"publish_timeout" env:"PUBLISH_TIMEOUT"`
+	// StallAfter is how long Kafka may leave a request unanswered before those who
+	// wait for its partition are told, and others not let in until it answers.
+	StallAfter time.Duration `yaml:"stall_after" env:"STALL_AFTER"`
 	// MaxRecordBytes bounds key, value and headers of one record, uncompressed.
 	MaxRecordBytes int `yaml:"max_record_bytes" env:"MAX_RECORD_BYTES"`
 	// MaxBatchBytes bounds the records of one produce request, uncompressed. It
@@ -35,6 +38,7 @@ func DefaultConfig() Config {
 		ClientID:         "hone",
 		DialTimeout:      2 * time.Second,
 		PublishTimeout:   3 * time.Second,
+		StallAfter:       time.Second,
 		MaxRecordBytes:   1_000_000,
 		MaxBatchBytes:    1_000_000,
 		MaxInFlightBytes: 64 << 20,
@@ -62,6 +66,9 @@ func (c Config) Validate() error {
 	}
 	if c.PublishTimeout <= 0 {
 		fail("publish_timeout", "must be positive, is %s", c.PublishTimeout)
+	}
+	if c.StallAfter <= 0 {
+		fail("stall_after", "must be positive, is %s", c.StallAfter)
 	}
 	if c.MaxRecordBytes < 1 || c.MaxRecordBytes > c.MaxBatchBytes {
 		fail("max_record_bytes", "must be between 1 and max_batch_bytes (%d), is %d", c.MaxBatchBytes, c.MaxRecordBytes)

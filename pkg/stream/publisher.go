@@ -26,6 +26,8 @@ const (
 	recordOverhead = 32
 	// partitionsTTL is how long a topic's number of partitions is believed.
 	partitionsTTL = 10 * time.Second
+	// probeMin and probeMax bound the wait between probes of what is down.
+	probeMin, probeMax = 50 * time.Millisecond, time.Second
 )
 
 // TooLargeError is a record that the publisher or the broker refuses for its
@@ -81,10 +83,15 @@ type Publisher struct {
 	// encoders are *batchEncoder that nobody uses.
 	encoders sync.Pool
 
+	// ending ends with Close.
+	ending context.Context
+	end    context.CancelFunc
+
 	mu     sync.Mutex
 	closed bool
 	topics map[string]*topic
-	queues sync.WaitGroup
+	down   error // why topics cannot be looked up; nil where they can
+	work   sync.WaitGroup
 }
 
 type topic struct {
@@ -92,6 +99,8 @@ type topic struct {
 	queues    []*queue // by partition
 	count     int      // partitions that the topic has
 	refreshed time.Time
+	// refreshing is whether somebody asks for count.
+	refreshing bool
 }
 
 // NewPublisher reads the files that cfg names, and does not connect yet.
@@ -114,6 +123,7 @@ func NewPublisher(cfg Config, tel *telemetry.Telemetry) (*Publisher, error) {
 		metrics: metrics,
 		topics:  map[string]*topic{},
 	}
+	p.ending, p.end = context.WithCancel(context.Background())
 	// The broker is told half of it, so that it gives up before we do.
 	p.client.kafka.Timeout = cfg.PublishTimeout
 	return p, nil
@@ -123,7 +133,8 @@ func NewPublisher(cfg Config, tel *telemetry.Telemetry) (*Publisher, error) {
 // in-sync replicas. It takes at most the configured time-out. A bare *TooLargeError,
 // ErrOverloaded or ErrClosed comes before anything is written; else the error
 // is a *PublishError, and where a record's cause is ErrUnavailable it may still
-// have been written. Nobody may change the records' bytes afterwards.
+// have been written, unless it is an *UnavailableError. Nobody may change the
+// records' bytes afterwards.
 func (p *Publisher) Publish(ctx context.Context, recs ...stage.Record) error {
 	p.mu.Lock()
 	closed := p.closed
@@ -236,7 +247,8 @@ func (p *Publisher) Close() error {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	p.queues.Wait()
+	p.end()
+	p.work.Wait()
 	p.client.close()
 	return nil
 }
@@ -244,29 +256,29 @@ func (p *Publisher) Close() error {
 // queue is where a record goes, by the key's hash as the Java client does it.
 func (p *Publisher) queue(ctx context.Context, rec *stage.Record) (*queue, error) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	t := p.topics[rec.Topic]
-	fresh := t != nil && time.Since(t.refreshed) < partitionsTTL
-	p.mu.Unlock()
-	if !fresh {
-		n, err := p.client.partitions(ctx, rec.Topic)
-		p.mu.Lock()
-		if t = p.topics[rec.Topic]; t == nil && err == nil {
-			t = &topic{name: rec.Topic}
-			p.topics[rec.Topic] = t
-		}
-		if t == nil {
-			p.mu.Unlock()
-			return nil, err
-		}
-		// Where asking fails, what was known is still the best guess: whether
-		// the broker is there shows when producing.
-		if err == nil {
-			t.count, t.refreshed = n, time.Now()
+	if t == nil {
+		if p.down != nil {
+			return nil, p.down
 		}
 		p.mu.Unlock()
+		n, err := p.lookUp(ctx, rec.Topic)
+		p.mu.Lock()
+		if err != nil {
+			return nil, err
+		}
+		if t = p.topics[rec.Topic]; t == nil {
+			t = &topic{name: rec.Topic, count: n, refreshed: time.Now()}
+			p.topics[rec.Topic] = t
+		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if time.Since(t.refreshed) > partitionsTTL && !t.refreshing {
+		// What was known is the best guess meanwhile. Whether the broker is there
+		// shows when producing.
+		t.refreshing = true
+		p.background(func() { p.refreshTopic(t) })
+	}
 	for len(t.queues) < t.count {
 		t.queues = append(t.queues, &queue{topic: t.name, partition: len(t.queues)})
 	}
@@ -343,6 +355,76 @@ func (c *call) err() error {
 	return &PublishError{Errs: c.errs}
 }
 
+// background runs fn until Close has waited for it. p.mu is held.
+func (p *Publisher) background(fn func()) {
+	if p.closed {
+		return
+	}
+	p.work.Go(fn)
+}
+
+// lookUp finds how many partitions a topic has that was not seen yet.
+func (p *Publisher) lookUp(ctx context.Context, name string) (int, error) {
+	look, cancel := context.WithTimeout(ctx, p.cfg.StallAfter)
+	defer cancel()
+	n, err := p.client.partitions(look, name)
+	if err == nil || ctx.Err() != nil || answered(err) {
+		return n, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.down == nil {
+		p.down = &UnavailableError{RetryAfter: probeMax, Cause: err}
+		p.background(func() {
+			p.probe(func(ctx context.Context) error {
+				if _, err := p.client.partitions(ctx, name); err != nil && !answered(err) {
+					return err
+				}
+				return nil
+			}, func() bool { return false })
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.down = nil
+		})
+	}
+	return 0, err
+}
+
+func (p *Publisher) refreshTopic(t *topic) {
+	ctx, cancel := context.WithTimeout(p.ending, p.cfg.PublishTimeout)
+	defer cancel()
+	n, err := p.client.partitions(ctx, t.name)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t.refreshing = false
+	if err == nil {
+		t.count = n
+	}
+	// After an error, too: each record would ask again.
+	t.refreshed = time.Now()
+}
+
+// answered is whether an error is a broker's own.
+func answered(err error) bool {
+	_, ok := errors.AsType[kafka.Error](err)
+	return ok
+}
+
+// probe waits until try succeeds or done says that there is no need, or for
+// Close.
+func (p *Publisher) probe(try func(context.Context) error, done func() bool) {
+	wait := backoff{min: probeMin, max: probeMax}
+	for wait.sleep(p.ending) == nil && !done() {
+		ctx, cancel := context.WithTimeout(p.ending, p.cfg.StallAfter)
+		err := try(ctx)
+		cancel()
+		if err == nil {
+			return
+		}
+		p.client.refresh()
+	}
+}
+
 // entry is what one call has for one partition.
 type entry struct {
 	ctx     context.Context
@@ -351,9 +433,16 @@ type entry struct {
 	recs    []*stage.Record
 	indexes []int // of recs in the call's records
 	bytes   int
+
+	finished atomic.Bool
 }
 
+// finish counts the first time. Where a request stalls, its result comes too
+// late.
 func (e *entry) finish(err error) {
+	if !e.finished.CompareAndSwap(false, true) {
+		return
+	}
 	if err != nil {
 		e.call.fail(e.indexes, err)
 	}
@@ -369,9 +458,15 @@ type queue struct {
 	mu      sync.Mutex
 	waiting []*entry
 	working bool
+	// down is why nobody is let in; nil where they are.
+	down error
+	// requests counts what was sent; out is whether the last one still is.
+	requests int
+	out      bool
 }
 
-// enqueue is false where the publisher is closed.
+// enqueue is false where the publisher is closed. It ends the entry at once
+// where the partition is known to be down.
 func (p *Publisher) enqueue(e *entry) bool {
 	q := e.queue
 	p.mu.Lock()
@@ -380,22 +475,91 @@ func (p *Publisher) enqueue(e *entry) bool {
 		return false
 	}
 	q.mu.Lock()
-	q.waiting = append(q.waiting, e)
-	start := !q.working
-	q.working = true
-	q.mu.Unlock()
-	if start {
-		p.queues.Add(1)
+	down := q.down
+	if down == nil {
+		q.waiting = append(q.waiting, e)
+		if !q.working {
+			q.working = true
+			p.background(func() { p.run(q) })
+		}
 	}
+	q.mu.Unlock()
 	p.mu.Unlock()
-	if start {
-		go p.work(q)
+	if down != nil {
+		e.finish(down)
 	}
 	return true
 }
 
-func (p *Publisher) work(q *queue) {
-	defer p.queues.Done()
+// fall has a partition down: those who wait for it are told, and nobody is let
+// in until a probe finds it up. It is false, and does nothing, where stalled is
+// a request that has ended meanwhile; 0 stands for no request.
+func (p *Publisher) fall(q *queue, cause error, stalled int) bool {
+	p.mu.Lock()
+	q.mu.Lock()
+	if stalled != 0 && (stalled != q.requests || !q.out) {
+		q.mu.Unlock()
+		p.mu.Unlock()
+		return false
+	}
+	start := q.down == nil
+	if start {
+		q.down = &UnavailableError{RetryAfter: probeMax, Cause: cause}
+	}
+	down, waiting := q.down, q.waiting
+	q.waiting = nil
+	q.mu.Unlock()
+	if start {
+		p.background(func() {
+			p.probe(func(ctx context.Context) error {
+				q.mu.Lock()
+				out := q.out
+				q.mu.Unlock()
+				if out {
+					return cause // its end says more
+				}
+				_, _, err := p.client.offsets(ctx, q.topic, q.partition)
+				return err
+			}, q.isUp)
+			q.rise()
+		})
+	}
+	p.mu.Unlock()
+	for _, e := range waiting {
+		e.finish(down)
+	}
+	return true
+}
+
+// rise lets callers in again.
+func (q *queue) rise() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.down = nil
+}
+
+// begin numbers a request that is sent.
+func (q *queue) begin() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.requests++
+	q.out = true
+	return q.requests
+}
+
+func (q *queue) ended() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.out = false
+}
+
+func (q *queue) isUp() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.down == nil
+}
+
+func (p *Publisher) run(q *queue) {
 	for {
 		batch := q.take(p.cfg.MaxBatchBytes)
 		if batch == nil {
@@ -439,6 +603,12 @@ func (p *Publisher) send(q *queue, batch []*entry) {
 		return
 	}
 	err := p.produce(q, live)
+	switch {
+	case errors.Is(err, ErrUnavailable):
+		p.fall(q, err, 0)
+	case !q.isUp():
+		q.rise() // it was slow
+	}
 	if errors.Is(err, ErrRefused) && len(live) > 1 {
 		// Of several callers' records only some may be at fault.
 		p.send(q, live[:len(live)/2])
@@ -479,6 +649,17 @@ func (p *Publisher) produce(q *queue, batch []*entry) error {
 	if err != nil {
 		return fmt.Errorf("produce to %s, partition %d: %w", q.topic, q.partition, err)
 	}
+	request := q.begin()
+	defer q.ended()
+	stall := time.AfterFunc(p.cfg.StallAfter, func() {
+		err := unavailable(fmt.Errorf("produce to %s, partition %d: no answer for %s", q.topic, q.partition, p.cfg.StallAfter))
+		if p.fall(q, err, request) {
+			for _, e := range batch {
+				e.finish(err)
+			}
+		}
+	})
+	defer stall.Stop()
 	wait := backoff{min: 20 * time.Millisecond, max: 500 * time.Millisecond}
 	for attempt := 1; ; attempt++ {
 		res, err := p.client.kafka.RawProduce(ctx, &kafka.RawProduceRequest{
@@ -493,6 +674,9 @@ func (p *Publisher) produce(q *queue, batch []*entry) error {
 		}
 		p.metrics.produced(q.topic, records, size, time.Since(start), err)
 		start = time.Now()
+		if answered(err) {
+			stall.Reset(p.cfg.StallAfter)
+		}
 		if err == nil {
 			// After an error the transport may still be reading it.
 			if attempt == 1 && cap(enc.out) <= encoderKeepsCap {

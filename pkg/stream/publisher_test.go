@@ -275,9 +275,16 @@ func TestPublishHasADeadline(t *testing.T) {
 	start := time.Now()
 	var wg sync.WaitGroup
 	var overloaded, unavailable atomic.Int32
-	for range 4 { // more than the bytes in flight allow
+	for i := range 4 { // more than the bytes in flight allow
 		wg.Go(func() {
-			err := pub.Publish(context.Background(), stage.Record{Topic: stream.TopicEvents, Key: []byte("a"), Value: make([]byte, 400_000)})
+			ctx := context.Background()
+			if i >= 2 {
+				time.Sleep(20 * time.Millisecond)
+				short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+				defer cancel()
+				ctx = short
+			}
+			err := pub.Publish(ctx, stage.Record{Topic: stream.TopicEvents, Key: []byte("a"), Value: make([]byte, 400_000)})
 			switch {
 			case errors.Is(err, stream.ErrOverloaded):
 				overloaded.Add(1)

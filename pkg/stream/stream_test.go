@@ -16,7 +16,17 @@ import (
 
 func TestMain(m *testing.M) {
 	// Benchmarks share a broker that lives as long as the process.
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { os.Exit(code) }))
+	goleak.VerifyTestMain(settling{m}, goleak.Cleanup(func(code int) { os.Exit(code) }))
+}
+
+// settling lets the last fetches end, which a broker that lives on answers
+// within their 500 ms. An in-process one cuts them.
+type settling struct{ *testing.M }
+
+func (s settling) Run() int {
+	code := s.M.Run()
+	time.Sleep(time.Second)
+	return code
 }
 
 func newPublisher(t testing.TB, cfg stream.Config) *stream.Publisher {

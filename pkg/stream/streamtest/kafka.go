@@ -11,8 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -242,6 +244,7 @@ func cacheDir() string {
 const keeper = `dir=$1; shift
 "$@" </dev/null >>"$dir/log" 2>&1 &
 pid=$!
+echo $pid >"$dir/pid"
 if read -r _; then keep=1; fi
 kill -9 $pid 2>/dev/null
 wait $pid 2>/dev/null
@@ -282,6 +285,21 @@ func (k *apacheKafka) start(t testing.TB) {
 	}
 }
 
+func (k *apacheKafka) signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(k.dir, "pid"))
+	if err != nil {
+		t.Fatalf("signal Kafka: %v", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatalf("signal Kafka: %v", err)
+	}
+	if err := syscall.Kill(pid, sig); err != nil {
+		t.Fatalf("signal Kafka: %v", err)
+	}
+}
+
 // kill ends Kafka with SIGKILL; its data stays.
 func (k *apacheKafka) kill(t testing.TB) {
 	t.Helper()
@@ -315,12 +333,17 @@ func (k *apacheKafka) empty() error {
 		if err == nil && left == 0 {
 			req := kmsg.NewPtrOffsetFetchRequest()
 			req.Group = "streamtest"
-			_, err := req.RequestWith(ctx, cl)
-			return err
+			var res *kmsg.OffsetFetchResponse
+			if res, err = req.RequestWith(ctx, cl); err == nil {
+				err = kerr.ErrorForCode(res.ErrorCode)
+			}
+			if err == nil {
+				return nil
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d topics and groups are left after %s: %w", left, wait, errors.Join(err, ctx.Err()))
+			return fmt.Errorf("not within %s, %d topics and groups are left: %w", wait, left, errors.Join(err, ctx.Err()))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

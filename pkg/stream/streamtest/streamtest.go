@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type Broker struct {
 	cfg   stream.Config
 	dir   string
 	port  int
+	gate  *gate
 }
 
 // User and Password log in to a broker with SASL.
@@ -49,6 +51,7 @@ type options struct {
 	partitions int
 	persistent bool
 	inProcess  bool
+	pausable   bool
 	mechanism  string
 	tls        bool
 	clientCert bool
@@ -60,6 +63,9 @@ func Partitions(n int) Option { return func(o *options) { o.partitions = n } }
 
 // Persistent keeps the data on disk, as Start after Stop needs.
 func Persistent() Option { return func(o *options) { o.persistent = true } }
+
+// Pausable lets the broker hang: see Pause.
+func Pausable() Option { return func(o *options) { o.pausable = true } }
 
 // InProcess is for tests that use Broker.Cluster: they run on the in-process
 // broker also where the others run on Apache Kafka. There it is said in the
@@ -98,6 +104,9 @@ func StartBroker(t testing.TB, opts ...Option) *Broker {
 		b.startInProcess(t)
 	default:
 		b.kafka = useKafka(t)
+		if o.pausable {
+			t.Cleanup(func() { b.Resume(t) })
+		}
 		b.secure(t, b.kafka.tls)
 		b.cfg.Brokers = []string{b.kafka.addr(b.listener(t))}
 	}
@@ -174,8 +183,17 @@ func (b *Broker) startInProcess(t testing.TB) {
 	if b.opts.persistent {
 		b.dir = t.TempDir()
 	}
+	if b.opts.pausable {
+		b.gate = newGate()
+		b.opts.kfake = append(b.opts.kfake, kfake.ListenFn(b.gate.listen))
+	}
 	b.Start(t)
-	t.Cleanup(func() { b.Cluster.Close() })
+	t.Cleanup(func() {
+		if b.gate != nil {
+			b.gate.open() // or the broker would never end
+		}
+		b.Cluster.Close()
+	})
 }
 
 // Stop is what a crash of the broker looks like to clients.
@@ -216,6 +234,27 @@ func (b *Broker) Start(t testing.TB) {
 	} else {
 		b.port = addr.Port
 	}
+}
+
+// Pause has a Pausable broker hang, as SIGSTOP does: connections stay and
+// nothing is answered.
+func (b *Broker) Pause(t testing.TB) {
+	t.Helper()
+	if b.kafka != nil {
+		b.kafka.signal(t, syscall.SIGSTOP)
+		return
+	}
+	b.gate.close()
+}
+
+// Resume ends a Pause. What was asked meanwhile is answered.
+func (b *Broker) Resume(t testing.TB) {
+	t.Helper()
+	if b.kafka != nil {
+		b.kafka.signal(t, syscall.SIGCONT)
+		return
+	}
+	b.gate.open()
 }
 
 // Config reaches the broker.
