@@ -26,8 +26,9 @@ const (
 	recordOverhead = 32
 	// partitionsTTL is how long a topic's number of partitions is believed.
 	partitionsTTL = 10 * time.Second
-	// probeMin and probeMax bound the wait between probes of what is down.
-	probeMin, probeMax = 50 * time.Millisecond, time.Second
+	// probeFirst is the wait before the first probe of what is down, probeEvery the
+	// longest one between probes.
+	probeFirst, probeEvery = 50 * time.Millisecond, time.Second
 )
 
 // TooLargeError is a record that the publisher or the broker refuses for its
@@ -374,7 +375,7 @@ func (p *Publisher) lookUp(ctx context.Context, name string) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.down == nil {
-		p.down = &UnavailableError{RetryAfter: probeMax, Cause: err}
+		p.down = &UnavailableError{RetryAfter: probeEvery, Cause: err}
 		p.background(func() {
 			p.probe(func(ctx context.Context) error {
 				if _, err := p.client.partitions(ctx, name); err != nil && !answered(err) {
@@ -413,7 +414,7 @@ func answered(err error) bool {
 // probe waits until try succeeds or done says that there is no need, or for
 // Close.
 func (p *Publisher) probe(try func(context.Context) error, done func() bool) {
-	wait := backoff{min: probeMin, max: probeMax}
+	wait := backoff{min: probeFirst, max: probeEvery}
 	for wait.sleep(p.ending) == nil && !done() {
 		ctx, cancel := context.WithTimeout(p.ending, p.cfg.StallAfter)
 		err := try(ctx)
@@ -504,7 +505,7 @@ func (p *Publisher) fall(q *queue, cause error, stalled int) bool {
 	}
 	start := q.down == nil
 	if start {
-		q.down = &UnavailableError{RetryAfter: probeMax, Cause: cause}
+		q.down = &UnavailableError{RetryAfter: probeEvery, Cause: cause}
 	}
 	down, waiting := q.down, q.waiting
 	q.waiting = nil
