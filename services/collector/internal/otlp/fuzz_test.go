@@ -2,6 +2,8 @@ package otlp
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -47,7 +49,7 @@ func accepting(t testing.TB, keep func(*eventv1.Event, []byte)) *Receiver {
 // panic; what is accepted must be readable; and the same body must make the same
 // events again.
 func FuzzOTLP(f *testing.F) {
-	for _, body := range []string{
+	seeds := []string{
 		tracesJSON(spanJSON(callID1, rootID, "chat", attrsJSON("gen_ai.request.model", str("m"), "gen_ai.input.messages", str(`[{"role":"user","parts":[{"type":"text","content":"q"},{"type":"tool_call","id":"c","name":"n","arguments":{}}]}]`),
 			"llm.input_messages.0.message.tool_calls.0.tool_call.function.name", str("n"), "annotations.0.annotation.name", str("x"), "annotations.0.annotation.score", double("1")),
 			`,"events":[{"name":"gen_ai.choice","attributes":`+attrsJSON("gen_ai.event.content", str(`{"message":{"content":[{"type":"text","text":"a"}]}}`))+`},{"name":"db.query.result","attributes":[]}]`),
@@ -55,7 +57,19 @@ func FuzzOTLP(f *testing.F) {
 		logsJSON(logJSON("gen_ai.choice", `{"kvlistValue":{"values":`+attrsJSON("message", str("a"))+`}}`, "[]"),
 			logJSON(eventEvaluation, `{}`, attrsJSON("gen_ai.evaluation.name", str("x"), "gen_ai.evaluation.score.label", str("pass")))),
 		`{}`, ``, `{"resourceSpans":[null]}`,
-	} {
+	}
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(files) == 0 {
+		f.Fatalf("no files in testdata: %v", err)
+	}
+	for _, file := range files {
+		body, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		seeds = append(seeds, string(body))
+	}
+	for _, body := range seeds {
 		for _, sig := range []signal{traceSignal(), logSignal()} {
 			f.Add([]byte(body))
 			req := sig.request()
