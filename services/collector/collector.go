@@ -100,7 +100,7 @@ func newService(cfg Config, keys *auth.Keys, publisher Publisher, closer io.Clos
 	}
 	s.handler = &handler{
 		intake: in, decoder: decoder, keys: keys, gateway: gw, openAPI: document, ready: s.readiness,
-		maxBody: cfg.MaxBody, bodies: semaphore.NewWeighted(int64(cfg.MaxBodies)),
+		maxBody: cfg.MaxBody, bodies: semaphore.NewWeighted(int64(cfg.MaxBodies)), unpackers: newUnpackers(),
 	}
 	if s.handler.otlp, err = newOTLP(s.handler, tel.Meter); err != nil {
 		return nil, err

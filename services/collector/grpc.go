@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/honeloop/hone/pkg/auth"
 	"github.com/honeloop/hone/pkg/events"
@@ -34,6 +35,12 @@ func (s *grpcService) SendEvents(ctx context.Context, in *collectorv1.SendEvents
 	}
 	defer s.intake.leave()
 	req := &events.Request{Events: in.GetEvents(), Errors: make([]*events.FieldError, n), Batch: true}
+	if md := metadata.ValueFromIncomingContext(ctx, "idempotency-key"); len(md) > 0 {
+		if err := identify(req, key, md[0]); err != nil {
+			s.intake.metrics.refused(ctx, string(events.TooLong), n)
+			return nil, err.GRPC()
+		}
+	}
 	results, accepted := s.intake.take(ctx, key, events.SourceGRPC, req)
 	if accepted == 0 && allRetryable(results) {
 		return nil, whole(req, results).GRPC()

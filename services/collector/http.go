@@ -35,7 +35,8 @@ type handler struct {
 	ready   func() error
 	maxBody int
 	bodies  *semaphore.Weighted // bytes of bodies that are being read
-	buffers sync.Pool           // of *[]byte
+	unpackers
+	buffers sync.Pool // of *[]byte
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -146,7 +147,12 @@ func (h *handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 		errRate(wait).Write(w)
 		return
 	}
-	if err := checkContentType(r); err != nil {
+	encoding, err := encoding(r.Header)
+	if err == nil {
+		err = checkContentType(r)
+	}
+	if err != nil {
+		w.Header().Set("Accept-Encoding", "gzip, zstd")
 		err.Write(w)
 		return
 	}
@@ -163,10 +169,24 @@ func (h *handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if *buf = body; cap(body) <= 64<<10 { // a large buffer is not worth keeping
 		defer h.buffers.Put(buf)
 	}
+	if encoding != "" {
+		unpacked, release, err := h.unpackBody(r, encoding, body)
+		defer release()
+		if err != nil {
+			err.Write(w)
+			return
+		}
+		body = unpacked
+	}
 	req, ferr := h.decoder.Decode(body)
 	if ferr != nil {
 		h.intake.metrics.refused(r.Context(), string(ferr.Reason), 1)
 		apierr.FromField(ferr).Write(w)
+		return
+	}
+	if err := identify(req, key, r.Header.Get("Idempotency-Key")); err != nil {
+		h.intake.metrics.refused(r.Context(), string(events.TooLong), len(req.Events))
+		err.Write(w)
 		return
 	}
 	results, accepted := h.intake.take(r.Context(), key, events.SourceHTTP, req)
@@ -275,16 +295,13 @@ func (h *handler) preflight(w http.ResponseWriter) {
 	header.Set("Allow", "POST, OPTIONS")
 	if header.Get("Access-Control-Allow-Origin") != "" {
 		header.Set("Access-Control-Allow-Methods", "POST")
-		header.Set("Access-Control-Allow-Headers", "authorization, content-type, traceparent, tracestate")
+		header.Set("Access-Control-Allow-Headers", "authorization, content-encoding, content-type, idempotency-key, traceparent, tracestate")
 		header.Set("Access-Control-Max-Age", "7200") // the longest that browsers keep
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
 func checkContentType(r *http.Request) *apierr.Error {
-	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return apierr.Errorf(codes.InvalidArgument, "Content-Encoding %q is not supported: send the body as it is", e).WithStatus(http.StatusUnsupportedMediaType)
-	}
 	ct := r.Header.Get("Content-Type")
 	if ct == "" || ct == "application/json" {
 		return nil
@@ -298,19 +315,20 @@ func checkContentType(r *http.Request) *apierr.Error {
 	return nil
 }
 
+func (h *handler) tooLarge(r *http.Request) *apierr.Error {
+	h.intake.metrics.refused(r.Context(), string(events.TooLarge), 1)
+	return apierr.Errorf(codes.InvalidArgument, "the body is too large: want at most %d bytes, so send less in one request", h.maxBody).WithStatus(http.StatusRequestEntityTooLarge)
+}
+
 // readBody reads the body into buf, which grows as bytes come and not as a
 // header promises. All bodies together are bounded. release always must be
 // called.
 func (h *handler) readBody(w http.ResponseWriter, r *http.Request, buf []byte) (body []byte, release func(), failed *apierr.Error) {
 	taken := int64(0)
 	release = func() { h.bodies.Release(taken) }
-	tooLarge := func() *apierr.Error {
-		h.intake.metrics.refused(r.Context(), string(events.TooLarge), 1)
-		return apierr.Errorf(codes.InvalidArgument, "the body is too large: want at most %d bytes, so send less in one request", h.maxBody).WithStatus(http.StatusRequestEntityTooLarge)
-	}
 	if r.ContentLength > int64(h.maxBody) {
 		w.Header().Set("Connection", "close")
-		return nil, release, tooLarge()
+		return nil, release, h.tooLarge(r)
 	}
 	src := http.MaxBytesReader(w, r.Body, int64(h.maxBody))
 	for {
@@ -330,7 +348,7 @@ func (h *handler) readBody(w http.ResponseWriter, r *http.Request, buf []byte) (
 			return buf, release, nil
 		case err != nil:
 			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-				return nil, release, tooLarge()
+				return nil, release, h.tooLarge(r)
 			}
 			h.intake.metrics.refused(r.Context(), string(jsonpb.BrokenJSON), 1)
 			w.Header().Set("Connection", "close")

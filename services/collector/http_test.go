@@ -111,7 +111,8 @@ func TestWhatIsNoRequestIsRefused(t *testing.T) {
 	f.send(good, "Content-Type", "application/xml").wantError(t, 415, "invalid_argument", "", "want application/json")
 	f.send(good, "Content-Type", "application/json; charset=latin1").wantError(t, 415, "invalid_argument", "", "UTF-8")
 	f.send(good, "Content-Type", ";;").wantError(t, 415, "invalid_argument", "", "want application/json")
-	f.send(good, "Content-Encoding", "gzip").wantError(t, 415, "invalid_argument", "", "Content-Encoding")
+	f.send(good, "Content-Encoding", "br").wantError(t, 415, "invalid_argument", "", "want gzip, zstd or none")
+	f.send(good, "Content-Encoding", "gzip, gzip").wantError(t, 415, "invalid_argument", "", "want gzip, zstd or none")
 	a := f.do("GET", "/v1/events", nil)
 	a.wantError(t, 405, "unimplemented", "", "POST")
 	if a.header.Get("Allow") != "POST, OPTIONS" {

@@ -95,7 +95,7 @@ func TestWithoutKafkaTheAnswerIsQuick(t *testing.T) {
 	send := startOnKafka(t, cfg)
 	start := time.Now()
 	send(good).wantError(t, 503, "unavailable", "", "could not be made durable")
-	if took := time.Since(start); took > cfg.PublishTimeout+time.Second {
+	if took := time.Since(start); took > time.Second { // and not after publish_timeout
 		t.Errorf("took %s", took)
 	} else {
 		t.Logf("refused after %s", took)
