@@ -41,13 +41,19 @@ Start everything on this machine with 'hone up', then try 'hone demo'.`,
 	}
 	root.PersistentFlags().StringVar(&g.dir, "dir", defaultDir(), "directory of the running Hone (HONE_DIR)")
 	root.PersistentFlags().BoolVar(&g.json, "json", false, "print JSON, for scripts")
-	root.AddCommand(newServiceCommands()...)
-	root.AddCommand(
-		newUpCommand(g), newEnvCommand(g), newDemoCommand(g), newBenchCommand(g), newMigrateCommand(),
-		newImportCommand(g), newSendCommand(g), newTrailCommand(g), newRecallCommand(g), newCaseCommand(g),
-		newReviewCommand(g), newDatasetCommand(g), newPatchCommand(g), newPolicyCommand(g),
-		newSQLCommand(g), newTopicCommand(g), newDLQCommand(g), newReplayCommand(g), newKeysCommand(g), newDoctorCommand(g), newHealthCommand(),
-	)
+	add := func(title string, commands ...*cobra.Command) {
+		root.AddGroup(&cobra.Group{ID: title, Title: title + ":"})
+		for _, c := range commands {
+			c.GroupID = title
+		}
+		root.AddCommand(commands...)
+	}
+	add("One machine", newUpCommand(g), newEnvCommand(g), newDemoCommand(g), newBenchCommand(g), newDoctorCommand(g))
+	add("Data in", newSendCommand(g), newImportCommand(g))
+	add("What is known", newTrailCommand(g), newRecallCommand(g), newCaseCommand(g), newSQLCommand(g))
+	add("What is done about it", newPolicyCommand(g), newReviewCommand(g), newDatasetCommand(g), newPatchCommand(g))
+	add("Operation", newKeysCommand(g), newTopicCommand(g), newDLQCommand(g), newReplayCommand(g), newMigrateCommand(), newHealthCommand())
+	add("Services", newServiceCommands()...)
 	return root
 }
 

@@ -24,7 +24,7 @@ func newSQLCommand(g *global) *cobra.Command {
 'hone sql "DESCRIBE hone.signals"' says what is in their columns.`,
 		Example: `  hone sql "SELECT type, count() FROM hone.events GROUP BY type"
   hone sql "SELECT category, count() AS n FROM hone.signals WHERE polarity = 'negative' GROUP BY category ORDER BY n DESC"
-  hone sql --file deploy/queries/worst_prompts.sql
+  hone sql --file deploy/queries/03_open_cases.sql
   hone sql --json "SELECT * FROM hone.cases" | jq .title`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
