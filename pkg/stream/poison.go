@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -111,6 +112,7 @@ func (p *partition) neighborsSucceed(stop, work context.Context, rec stage.Recor
 	near = near[:min(len(near), maxNeighbors*3/4)]
 	ours := len(near)
 	near = append(near, others[:min(len(others), maxNeighbors-ours)]...)
+	defer func(sc trace.SpanContext) { p.span = sc }(p.span)
 	succeeded, oursSucceeded := 0, 0
 	for i, n := range near {
 		if stop.Err() != nil {

@@ -135,7 +135,8 @@ func NewPublisher(cfg Config, tel *telemetry.Telemetry) (*Publisher, error) {
 // ErrOverloaded or ErrClosed comes before anything is written; else the error
 // is a *PublishError, and where a record's cause is ErrUnavailable it may still
 // have been written, unless it is an *UnavailableError. Nobody may change the
-// records' bytes afterwards.
+// records' bytes afterwards. Records without a traceparent header get that of
+// ctx's span, if there is one.
 func (p *Publisher) Publish(ctx context.Context, recs ...stage.Record) error {
 	p.mu.Lock()
 	closed := p.closed
@@ -150,6 +151,7 @@ func (p *Publisher) Publish(ctx context.Context, recs ...stage.Record) error {
 			return &TooLargeError{Topic: recs[i].Topic, Size: size, Limit: limit}
 		}
 	}
+	recs = p.withTrace(ctx, recs)
 	// A part is small enough to be let in at all, however much there is.
 	for from := 0; from < len(recs); {
 		to, bytes := from, 0

@@ -15,6 +15,7 @@ import (
 	"github.com/segmentio/kafka-go"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/honeloop/hone/pkg/stage"
@@ -119,6 +120,7 @@ type Runner struct {
 	pub     *Publisher
 	log     *slog.Logger
 	meter   metric.Meter
+	tracer  trace.Tracer
 	metrics runnerMetrics
 
 	mu     sync.Mutex
@@ -143,7 +145,7 @@ func NewRunner(cfg RunnerConfig, kafka Config, st stage.Stage, pub *Publisher, t
 	return &Runner{
 		cfg: cfg, kafka: kafka, stage: st, pub: pub,
 		log:   tel.Log.With("stage", cfg.Stage, "group", cfg.Group),
-		meter: tel.Meter, metrics: metrics,
+		meter: tel.Meter, tracer: tel.Tracer, metrics: metrics,
 		state:  errors.New("not started"),
 		active: map[partitionID]*partition{},
 	}, nil
@@ -436,6 +438,8 @@ type partition struct {
 	waiting []stage.Record
 	ahead   chan fetched
 	good    []stage.Record
+	// span is of the last attempt, for what it causes.
+	span trace.SpanContext
 
 	end          atomic.Int64 // offset after the last record that the broker has
 	done         atomic.Int64 // offset after the last record that is done
@@ -595,7 +599,8 @@ func (p *partition) try(stop, work context.Context, in []stage.Record, attempts,
 
 func (p *partition) retrying(step string, attempt int, in []stage.Record, err error) {
 	p.r.metrics.retries.Add(context.Background(), 1, p.attrs, metric.WithAttributes(attribute.String("step", step)))
-	p.r.log.Warn("batch failed, retrying", "step", step, "topic", p.id.topic, "partition", p.id.id,
+	ctx := trace.ContextWithSpanContext(context.Background(), p.span)
+	p.r.log.WarnContext(ctx, "batch failed, retrying", "step", step, "topic", p.id.topic, "partition", p.id.id,
 		"offset", in[0].Offset, "records", len(in), "attempt", attempt, "error", err)
 }
 
@@ -603,6 +608,9 @@ func (p *partition) retrying(step string, attempt int, in []stage.Record, err er
 func (p *partition) attempt(work context.Context, in []stage.Record) (out []stage.Record, dead map[int]error, err error) {
 	ctx, cancel := context.WithTimeout(work, p.r.cfg.ProcessTimeout)
 	defer cancel()
+	ctx, span := p.start(ctx, in)
+	p.span = span.SpanContext()
+	defer func() { end(span, dead, err) }()
 	start := time.Now()
 	out, err = p.process(ctx, in)
 	p.r.metrics.duration.Record(context.Background(), time.Since(start).Seconds(), p.attrs)
@@ -645,15 +653,17 @@ func (p *partition) process(ctx context.Context, in []stage.Record) (out []stage
 
 // publish writes what a batch caused until Kafka has it.
 func (p *partition) publish(stop, work context.Context, in, out []stage.Record, dead map[int]error, attempt int) bool {
+	handOn(in, out)
 	recs := out
 	now := time.Now()
+	traced := trace.ContextWithSpanContext(work, p.span)
 	for _, i := range sortedKeys(dead) {
 		letter := DeadLetter{Record: in[i], Stage: p.r.cfg.Stage, Attempts: attempt, Cause: dead[i].Error(), FailedAt: now}
 		recs = append(recs[:len(recs):len(recs)], letter.record())
 	}
 	wait := backoff{min: p.r.cfg.RetryMin, max: p.r.cfg.RetryMax}
 	for try := 1; len(recs) > 0; try++ {
-		err := p.r.pub.Publish(work, recs...)
+		err := p.r.pub.Publish(traced, recs...)
 		if err == nil {
 			break
 		}
