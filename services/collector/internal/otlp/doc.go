@@ -12,7 +12,8 @@
 // else is ignored and counted; plain spans are no error.
 //
 // names.go has every name that is read, of the OpenTelemetry conventions old and
-// new, OpenInference, Traceloop, LangSmith and Langfuse.
+// new, OpenInference, Traceloop, LangSmith, Langfuse, Vercel's AI SDK and Pydantic
+// AI.
 //
 // # Ids
 //

@@ -106,7 +106,13 @@ func one(m map[string]any, role string) (message, bool) {
 	}
 	out := message{role: firstText(strings.ToLower(text(m["role"])), role), finish: text(member(m, "finish_reason", "stop_reason"))}
 	if isTool(out.role) {
-		out.results = append(out.results, call{id: text(member(m, "tool_call_id", "id")), name: text(m["name"]), result: contentText(m["content"])})
+		if parts, ok := m["content"].([]any); ok {
+			out.partsOf(parts)
+			out.texts = nil
+		}
+		if _, inParts := m["parts"]; len(out.results) == 0 && !inParts {
+			out.results = append(out.results, call{id: text(member(m, "tool_call_id", "id")), name: text(m["name"]), result: contentText(m["content"])})
+		}
 	} else if parts, ok := m["content"].([]any); ok {
 		out.partsOf(parts)
 	} else {
@@ -138,7 +144,9 @@ func (m *message) call(c map[string]any) {
 	if !ok {
 		function = c
 	}
-	m.calls = append(m.calls, call{id: text(c["id"]), name: text(function["name"]), arguments: text(member(function, "arguments", "input", "args"))})
+	m.calls = append(m.calls, call{
+		id: text(member(c, "id", "toolCallId", "call_id")), name: text(member(function, "name", "toolName")), arguments: text(member(function, "arguments", "input", "args")),
+	})
 }
 
 func (m *message) partsOf(parts []any) {
@@ -158,10 +166,12 @@ func (m *message) part(p map[string]any) {
 	switch text(p["type"]) {
 	case "", "text", "input_text", "output_text":
 		m.add(contentText(member(p, "content", "text")))
-	case "tool_call", "tool_use", "function_call":
+	case "tool_call", "tool_use", "function_call", "tool-call":
 		m.call(p)
-	case "tool_call_response", "tool_result", "function_call_output":
-		m.results = append(m.results, call{id: text(member(p, "id", "tool_use_id", "call_id")), result: contentText(member(p, "response", "result", "content", "output"))})
+	case "tool_call_response", "tool_result", "function_call_output", "tool-result":
+		m.results = append(m.results, call{
+			id: text(member(p, "id", "tool_use_id", "call_id", "toolCallId")), name: text(member(p, "name", "toolName")), result: contentText(member(p, "response", "result", "content", "output")),
+		})
 	}
 }
 

@@ -27,16 +27,16 @@ var (
 	// A span without a kind that has one of these is a model call.
 	inferenceMarks = []string{"gen_ai.request.model", "gen_ai.response.model", "gen_ai.response.id", "gen_ai.input.messages", "gen_ai.output.messages",
 		"gen_ai.prompt", "gen_ai.completion", "llm.model_name", "llm.request.model_name", "llm.response.model_name"}
-	toolMarks     = []string{"gen_ai.tool.name", "gen_ai.tool.call.id"}
+	toolMarks     = []string{"gen_ai.tool.name", "gen_ai.tool.call.id", "ai.toolCall.name"}
 	genAIPrefixes = []string{"gen_ai.", "openinference.", "llm.", "traceloop."}
 )
 
 // Who, where, which.
 var (
 	sessionNames = []string{"gen_ai.conversation.id", "session.id", "langfuse.session.id", "gen_ai.session.id", "traceloop.association.properties.session_id",
-		"traceloop.association.properties.thread_id", "langsmith.metadata.session_id", "langsmith.metadata.thread_id"}
+		"traceloop.association.properties.thread_id", "langsmith.metadata.session_id", "langsmith.metadata.thread_id", "ai.telemetry.metadata.sessionId"}
 	userNames = []string{"user.id", "enduser.id", "langfuse.user.id", "gen_ai.user.id", "gen_ai.request.user", "llm.user",
-		"traceloop.association.properties.user_id", "langsmith.metadata.user_id"}
+		"traceloop.association.properties.user_id", "langsmith.metadata.user_id", "ai.telemetry.metadata.userId"}
 	roleNames        = []string{"hone.user_role", "user.roles", "enduser.role"}
 	environmentNames = []string{"deployment.environment.name", "deployment.environment", "langfuse.environment"}
 	responseIDNames  = []string{"gen_ai.response.id"}
@@ -94,8 +94,8 @@ var (
 
 	// Values that are a JSON text, or a structure, of messages.
 	systemNames = []string{"gen_ai.system_instructions", "gen_ai.system.instructions"}
-	inputNames  = []string{"gen_ai.input.messages", "gen_ai.prompt", "langfuse.observation.input", "input.value", "traceloop.entity.input"}
-	outputNames = []string{"gen_ai.output.messages", "gen_ai.completion", "langfuse.observation.output", "output.value", "traceloop.entity.output"}
+	inputNames  = []string{"gen_ai.input.messages", "gen_ai.prompt", "ai.prompt.messages", "pydantic_ai.all_messages", "langfuse.observation.input", "input.value", "traceloop.entity.input"}
+	outputNames = []string{"gen_ai.output.messages", "gen_ai.completion", "ai.response.text", "final_result", "langfuse.observation.output", "output.value", "traceloop.entity.output"}
 	// Flattened lists of messages: the list's name, then its index.
 	inputLists  = []string{"llm.input_messages", "gen_ai.prompt", "llm.prompts"}
 	outputLists = []string{"llm.output_messages", "gen_ai.completion", "llm.completions"}
@@ -139,11 +139,11 @@ var (
 
 // Tools and passages.
 var (
-	toolNames     = []string{"gen_ai.tool.name", "tool.name", "traceloop.entity.name"}
-	toolCallIDs   = []string{"gen_ai.tool.call.id", "tool_call.id", "tool.id"}
-	toolArguments = []string{"gen_ai.tool.call.arguments", "gen_ai.tool.arguments", "tool_call.function.arguments", "tool.parameters", "input.value",
+	toolNames     = []string{"gen_ai.tool.name", "ai.toolCall.name", "tool.name", "traceloop.entity.name"}
+	toolCallIDs   = []string{"gen_ai.tool.call.id", "ai.toolCall.id", "tool_call.id", "tool.id"}
+	toolArguments = []string{"gen_ai.tool.call.arguments", "gen_ai.tool.arguments", "ai.toolCall.args", "tool_arguments", "tool_call.function.arguments", "tool.parameters", "input.value",
 		"traceloop.entity.input", "langfuse.observation.input"}
-	toolResults = []string{"gen_ai.tool.call.result", "gen_ai.tool.result", "output.value", "traceloop.entity.output", "langfuse.observation.output"}
+	toolResults = []string{"gen_ai.tool.call.result", "gen_ai.tool.result", "ai.toolCall.result", "tool_response", "output.value", "traceloop.entity.output", "langfuse.observation.output"}
 
 	documentsNames   = []string{"gen_ai.retrieval.documents"}
 	documentLists    = []string{"reranker.output_documents", "retrieval.documents"}
