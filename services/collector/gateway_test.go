@@ -164,6 +164,8 @@ func TestRESTReachesTheOwner(t *testing.T) {
 		"body with GET":        {"GET", "/v1/cases", `{}`, 400, "want no body", ""},
 		"no such path":         {"GET", "/v1/nothing", "", 404, "no such path", ""},
 		"wrong method":         {"GET", "/v1/recall", "", 405, "only POST", ""},
+		"wrong method of verb": {"GET", "/v1/reviews/r-1:decide", "", 405, "only POST", ""},
+		"null in a query":      {"GET", "/v1/cases?limit=null", "", 400, "want a whole number", "limit"},
 		"not written":          {"GET", "/v1/cases/c-1", "", 501, "GetCase not implemented", ""},
 		"takes too long":       {"POST", "/v1/recall", `{"query":"slow"}`, 504, "the embedder took too long", ""},
 		"owner asks to wait":   {"POST", "/v1/recall", `{"query":"starting"}`, 503, "being built", ""},

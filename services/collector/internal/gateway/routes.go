@@ -26,6 +26,7 @@ type route struct {
 	rpc        string // "/package.Service/Method"
 	method     string
 	path       *regexp.Regexp // over the escaped path, one group for each of params
+	verb       bool           // the path ends in one, such as ":decide"
 	params     []protoreflect.FieldDescriptor
 	body       bool
 	stream     bool
@@ -87,6 +88,7 @@ func newRoute(o owner, m protoreflect.MethodDescriptor, rule *annotations.HttpRu
 	if r.path, r.params, err = compile(template, m.Input()); err != nil {
 		return route{}, err
 	}
+	r.verb = strings.Contains(template[strings.LastIndex(template, "}")+1:], ":")
 	if r.decoder, err = jsonpb.New(m.Input(), maxItems); err != nil {
 		return route{}, err
 	}
@@ -136,13 +138,15 @@ func compile(template string, in protoreflect.MessageDescriptor) (*regexp.Regexp
 	return re, params, err
 }
 
-// find is the route of a request, or else the methods that its path allows.
+// find is the route of a request, or else the methods that its path allows. A
+// path that ends in a verb is that verb's, and not an id with a colon.
 func (g *Gateway) find(method, escapedPath string) (*route, []string, []string) {
 	var allowed []string
+	verb := slices.ContainsFunc(g.routes, func(r route) bool { return r.verb && r.path.MatchString(escapedPath) })
 	for i := range g.routes {
 		r := &g.routes[i]
 		groups := r.path.FindStringSubmatch(escapedPath)
-		if groups == nil {
+		if groups == nil || r.verb != verb {
 			continue
 		}
 		if r.method == method {
@@ -197,7 +201,7 @@ func (r *route) queryJSON(query url.Values) []byte {
 		list := make([]any, len(values))
 		for i, v := range values {
 			list[i] = v
-			if fd != nil && fd.Kind() != protoreflect.StringKind && fd.Kind() != protoreflect.MessageKind && json.Valid([]byte(v)) {
+			if fd != nil && fd.Kind() != protoreflect.StringKind && fd.Kind() != protoreflect.MessageKind && v != "null" && json.Valid([]byte(v)) {
 				list[i] = json.RawMessage(v)
 			}
 		}
