@@ -128,7 +128,7 @@ func (s *Service) readiness() error {
 }
 
 // Run serves until ctx ends. Then readiness goes, DrainDelay passes, and
-// requests in flight finish within the server's StopTimeout.
+// requests and calls in flight finish within the server's StopTimeout.
 func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() {
 		if s.spool != nil {
@@ -152,13 +152,16 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	defer s.draining.Store(true)
 
 	g, gctx := errgroup.WithContext(ctx)
-	// The gRPC server stops when the HTTP server has.
-	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
+	// The gRPC server stops at the same time as the HTTP server, so that both
+	// together take one StopTimeout.
+	grpcCtx, stopGRPC := context.WithCancel(context.WithoutCancel(ctx))
+	drainCtx, stopDraining := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error {
-		defer stopServer()
+		defer stopDraining()
 		<-gctx.Done()
 		s.draining.Store(true)
 		time.Sleep(s.cfg.DrainDelay)
+		stopGRPC()
 		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Server.StopTimeout)
 		defer cancel()
 		if err := public.Shutdown(stopCtx); err != nil {
@@ -167,10 +170,10 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		}
 		return nil
 	})
-	g.Go(func() error { return s.server.Run(serverCtx) })
+	g.Go(func() error { return s.server.Run(grpcCtx) })
 	if s.spool != nil {
 		g.Go(func() error {
-			s.spool.run(serverCtx)
+			s.spool.run(drainCtx)
 			return nil
 		})
 	}
