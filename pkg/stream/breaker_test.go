@@ -15,7 +15,7 @@ import (
 )
 
 // atOnce is more than an answer that waits for nothing takes on a busy machine.
-const atOnce = 100 * time.Millisecond
+const atOnce = 250 * time.Millisecond
 
 // failsAtOnce expects answers that wait for nothing and say when to try again.
 func failsAtOnce(t *testing.T, pub *stream.Publisher) {
