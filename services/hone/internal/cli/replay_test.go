@@ -10,6 +10,7 @@ import (
 
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
+	"github.com/honeloop/hone/pkg/stream/streamtest"
 )
 
 func TestReplayRunsAStageAgain(t *testing.T) {
@@ -25,12 +26,7 @@ func TestReplayRunsAStageAgain(t *testing.T) {
 	for i := range 40 {
 		b.Write(t, eventRecord(t, fmt.Sprint("e", i), fmt.Sprint("s", i%9)))
 	}
-	for deadline := time.Now().Add(20 * time.Second); handled.Load() < 40; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d handled", handled.Load())
-		}
-	}
-	time.Sleep(100 * time.Millisecond) // the commit follows
+	awaitCommitted(t, b, "hone-enricher", 40)
 
 	var r stageReplay
 	decode(t, mustRun(t, "replay", "--stage", "enricher", "--from-time", "1h", "--dry-run", "--json", "--dir", dir), &r)
@@ -53,6 +49,52 @@ func TestReplayRunsAStageAgain(t *testing.T) {
 	}
 	if got := handled.Load(); got != 80+r.Records {
 		t.Errorf("%d handled, want %d", got, 80+r.Records)
+	}
+}
+
+func TestReplayOfAStageThatDoesNotRun(t *testing.T) {
+	b, dir := withBroker(t)
+	var handled atomic.Int64
+	count := func(_ context.Context, in []stage.Record) ([]stage.Record, error) {
+		handled.Add(int64(len(in)))
+		return nil, nil
+	}
+	for i := range 10 {
+		b.Write(t, eventRecord(t, fmt.Sprint("e", i), fmt.Sprint("s", i)))
+	}
+	t.Run("first run", func(t *testing.T) {
+		runStage(t, b, "hone-enricher", stream.TopicEvents, count)
+		awaitCommitted(t, b, "hone-enricher", 10)
+	})
+	if out := mustRun(t, "replay", "--stage", "enricher", "--from-offset", "0", "--yes", "--dir", dir); !strings.Contains(out, "does not run: it reads 10 records again when it starts") {
+		t.Errorf("replay says %q", out)
+	}
+	awaitCommitted(t, b, "hone-enricher", 0)
+	runStage(t, b, "hone-enricher", stream.TopicEvents, count)
+	awaitCommitted(t, b, "hone-enricher", 10)
+	if handled.Load() != 20 {
+		t.Errorf("%d handled, want each of 10 twice", handled.Load())
+	}
+}
+
+// awaitCommitted waits until a group has committed so many records of hone.events.
+func awaitCommitted(t *testing.T, b *streamtest.Broker, group string, want int64) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		offsets, err := stream.Committed(t.Context(), b.Config(), group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var n int64
+		for _, o := range offsets[stream.TopicEvents] {
+			n += o
+		}
+		if n == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d committed after 20 s, want %d", n, want)
+		}
 	}
 }
 
