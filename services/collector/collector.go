@@ -141,7 +141,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("listen for HTTP: %w", err)
 	}
 	public := &http.Server{
-		Handler:           server.TraceHTTP(s.handler, s.tel),
+		Handler:           server.TraceHTTP(drain(s.handler), s.tel),
 		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
 		ReadTimeout:       s.cfg.ReadTimeout,
 		WriteTimeout:      s.cfg.ReadTimeout + s.cfg.WriteTimeout, // it counts from the headers on

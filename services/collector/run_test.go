@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -232,5 +233,33 @@ func TestConfigErrorsNameTheirKeys(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), key+":") {
 			t.Errorf("%v does not name %s", err, key)
 		}
+	}
+}
+
+// Many clients, Python's among them, send all of a body before they read.
+func TestAClientThatSendsFirstAndReadsLaterSeesTheAnswer(t *testing.T) {
+	f, stop := run(t, nil)
+	conn, err := net.Dial("tcp", f.cfg.HTTPAddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const size = 50 << 20
+	if _, err := fmt.Fprintf(conn, "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", f.secret, size); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(conn, &endless{size}); err != nil {
+		t.Fatalf("the collector does not take the body that it refuses: %v", err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("status %d, want 413", resp.StatusCode)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }
