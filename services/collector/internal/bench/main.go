@@ -12,6 +12,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -173,6 +174,7 @@ func startCollector(ctx context.Context, broker, dir string) (*target, error) {
 	addr := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 	cfg.HTTPAddr, cfg.Server.GRPCAddr, cfg.Server.AdminAddr = addr(httpPort), addr(grpcPort), addr(adminPort)
 	cfg.Kafka.Brokers = []string{broker}
+	cfg.Kafka.StallAfter = cfg.Kafka.PublishTimeout // a machine that is busy is slow, and not away
 	cfg.Rate.Secret = 1e9 // so that it is checked and never reached
 	cfg.Server.KeysFile = filepath.Join(dir, "keys.yaml")
 	key, secret, err := auth.Mint("bench", auth.Secret)
@@ -182,7 +184,11 @@ func startCollector(ctx context.Context, broker, dir string) (*target, error) {
 	if err := auth.WriteKeys(cfg.Server.KeysFile, []auth.Key{key}); err != nil {
 		return nil, err
 	}
-	s, err := collector.New(ctx, cfg, telemetry.Discard())
+	tel, err := telemetry.New(os.Stderr, slog.LevelWarn)
+	if err != nil {
+		return nil, err
+	}
+	s, err := collector.New(ctx, cfg, tel)
 	if err != nil {
 		return nil, err
 	}
