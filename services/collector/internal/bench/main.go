@@ -175,7 +175,7 @@ func startCollector(ctx context.Context, broker, dir string) (*target, error) {
 	cfg.HTTPAddr, cfg.Server.GRPCAddr, cfg.Server.AdminAddr = addr(httpPort), addr(grpcPort), addr(adminPort)
 	cfg.Kafka.Brokers = []string{broker}
 	cfg.Kafka.StallAfter = cfg.Kafka.PublishTimeout // a machine that is busy is slow, and not away
-	cfg.Rate.Secret = 1e9 // so that it is checked and never reached
+	cfg.Rate.Secret = 1e9                           // so that it is checked and never reached
 	cfg.Server.KeysFile = filepath.Join(dir, "keys.yaml")
 	key, secret, err := auth.Mint("bench", auth.Secret)
 	if err != nil {
