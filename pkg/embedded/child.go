@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -84,6 +85,8 @@ type child struct {
 	logs  []string // files whose ends say why it failed
 	done  chan struct{}
 	err   error // once done is closed
+
+	killed atomic.Pointer[string] // why killFor killed it
 }
 
 // startChild starts a child that has the folder dir to itself, and whose output
@@ -120,6 +123,9 @@ func startChild(name, dir string, env []string, logs []string, args ...string) (
 		err := cmd.Wait()
 		if err == nil {
 			err = errors.New("exit status 0")
+		}
+		if why := c.killed.Load(); why != nil {
+			err = fmt.Errorf("%s: %w", *why, err)
 		}
 		c.err = fmt.Errorf("process ended: %w%s", err, c.lastWords())
 		close(c.done)
@@ -171,6 +177,12 @@ func (c *child) stop(ctx context.Context) error {
 	}
 	<-c.done
 	return fmt.Errorf("stop %s: killed: %w", c.name, context.Cause(ctx))
+}
+
+// killFor kills the child's whole group. Its error will say why.
+func (c *child) killFor(why string) {
+	c.killed.Store(&why)
+	_ = syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL) // an error means that it has ended
 }
 
 // lastWords is the end of the child's logs, for an error.

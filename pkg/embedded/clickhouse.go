@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -35,6 +37,7 @@ type ClickHouse struct {
 	// Addr is the address of the native protocol, HTTPAddr that of HTTP.
 	Addr, HTTPAddr string
 	child          *child
+	stopping       atomic.Bool
 }
 
 // pickAttempts bounds how often a start picks ports anew, when a port that was
@@ -107,7 +110,39 @@ func startClickHouse(ctx context.Context, o ClickHouseOptions) (*ClickHouse, err
 	if err := child.awaitReady(ctx, c.ping); err != nil {
 		return nil, errors.Join(err, stopNow(child))
 	}
+	go c.watch()
 	return c, nil
+}
+
+// After refusals in a row, watchEvery apart, a server counts as dead.
+const (
+	watchEvery = time.Second
+	refusals   = 3
+)
+
+// watch kills a server that no longer listens. After a fatal error, such as a
+// client that dies in the middle of an INSERT, the engine closes its ports but
+// the process stays, and nobody would start it again. A server that is busy or
+// paused still accepts connections.
+func (c *ClickHouse) watch() {
+	for refused := 0; refused < refusals; {
+		select {
+		case <-c.child.done:
+			return
+		case <-time.After(watchEvery):
+		}
+		conn, err := net.DialTimeout("tcp", c.Addr, watchEvery)
+		switch {
+		case err == nil:
+			refused = 0
+			_ = conn.Close() // nothing was sent
+		case errors.Is(err, syscall.ECONNREFUSED):
+			refused++
+		}
+	}
+	if !c.stopping.Load() { // else it ends by itself, and Stop sees to that
+		c.child.killFor("it no longer listens on " + c.Addr)
+	}
 }
 
 // stopNow stops a child that did not become ready.
@@ -151,8 +186,14 @@ func (c *ClickHouse) Done() <-chan struct{} { return c.child.done }
 // Err is why the process ended; nil while it runs.
 func (c *ClickHouse) Err() error { return c.child.ended() }
 
+// PID is the process's id, and that of its process group.
+func (c *ClickHouse) PID() int { return c.child.cmd.Process.Pid }
+
 // Stop ends the server cleanly, or by force when ctx ends before that.
-func (c *ClickHouse) Stop(ctx context.Context) error { return c.child.stop(ctx) }
+func (c *ClickHouse) Stop(ctx context.Context) error {
+	c.stopping.Store(true)
+	return c.child.stop(ctx)
+}
 
 // serveClickHouse runs in the child: it loads the engine and serves until
 // standard input closes.

@@ -110,6 +110,24 @@ func TestClickHouseKeepsDataAcrossARestart(t *testing.T) {
 	}
 }
 
+// The engine can close its ports and yet not end.
+func TestAClickHouseThatNoLongerListensCountsAsDead(t *testing.T) {
+	c, err := embedded.StartClickHouse(t.Context(), embedded.ClickHouseOptions{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, c)
+	query(t, c, "SYSTEM STOP LISTEN TCP")
+	select {
+	case <-c.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("it refuses connections, and still counts as running")
+	}
+	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "no longer listens on "+c.Addr) {
+		t.Errorf("error %v, want one that says that it no longer listens", err)
+	}
+}
+
 func TestClickHouseRefusesAQueryAboveItsMemory(t *testing.T) {
 	c := embeddedtest.ClickHouse(t)
 	got := query(t, c, "SELECT value FROM system.server_settings WHERE name = 'max_server_memory_usage'")

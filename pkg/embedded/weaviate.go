@@ -114,5 +114,8 @@ func (w *Weaviate) Done() <-chan struct{} { return w.child.done }
 // Err is why the process ended; nil while it runs.
 func (w *Weaviate) Err() error { return w.child.ended() }
 
+// PID is the process's id, and that of its process group.
+func (w *Weaviate) PID() int { return w.child.cmd.Process.Pid }
+
 // Stop ends the server cleanly, or by force when ctx ends before that.
 func (w *Weaviate) Stop(ctx context.Context) error { return w.child.stop(ctx) }
