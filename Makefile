@@ -18,6 +18,9 @@ export PATH := $(CACHE)/bin:$(PATH)
 ARGS ?=
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC 2>/dev/null)" >/dev/null 2>&1 && echo -race)
+# Of test-faults.
+SIZE ?=
+SEED ?=
 # What proto-breaking compares with.
 AGAINST ?= main
 
@@ -56,6 +59,10 @@ test: setup ## Set-up check, go vet, and all tests with -race, the pipeline test
 test-kafka: ## The stream tests against Apache Kafka, fetched by Maven (needs Java 17)
 	@scripts/setup --kafka
 	cd pkg && HONE_TEST_KAFKA=real go test $(RACE) -count 1 -timeout 10m ./stream/... $(ARGS)
+
+.PHONY: test-faults
+test-faults: setup ## Kill, pause and starve every part under load, and judge that nothing is lost or doubled: 15 minutes; SIZE=full for 1,000,000 events and 200 kills; SEED
+	go run ./services/hone/internal/faults/run -size "$(SIZE)" -seed "$(SEED)" $(ARGS)
 
 .PHONY: test-containers
 test-containers: ## The pipeline test against the official images of Kafka, ClickHouse and Weaviate

@@ -18,12 +18,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/honeloop/hone/pkg/embedded"
 	"github.com/honeloop/hone/pkg/embedded/embeddedtest"
 	"github.com/honeloop/hone/pkg/repotest"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/services/hone/internal/endpoints"
+	"github.com/honeloop/hone/services/hone/internal/faults"
 )
 
 // runMain makes the test binary behave as hone, so that the tests start the
@@ -31,7 +31,7 @@ import (
 const runMain = "HONE_TEST_RUN_MAIN"
 
 func TestMain(m *testing.M) {
-	embedded.Main()
+	faults.Main() // and embedded.Main
 	if os.Getenv(runMain) != "" {
 		main()
 		return
