@@ -78,7 +78,7 @@ type Spool struct {
 	damage   []string
 	waiting  []*call
 	working  bool
-	idle     sync.Cond // working became false
+	idle     sync.Cond // a write ended, or working became false
 	next     uint64    // id of the next segment
 
 	sync func(*os.File) error // os.File.Sync, but in tests
@@ -316,6 +316,7 @@ func (s *Spool) write(calls []*call) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.idle.Broadcast()
 	if err != nil {
 		s.bytes -= int64(len(data))
 		if seg != nil {
@@ -413,9 +414,14 @@ func (s *Spool) trim() error {
 	var errs []error
 	for len(s.segments) > 0 {
 		seg := s.segments[0]
-		done := seg.id < s.front.segment || s.front.offset >= seg.size && s.front.segment == seg.id
-		// The worker may be writing to the last one.
-		if !done || len(s.segments) == 1 && s.working {
+		done := func() bool {
+			return seg.id < s.front.segment || s.front.offset >= seg.size && s.front.segment == seg.id
+		}
+		// The worker may be writing to the last one: wait, and look again.
+		for done() && len(s.segments) == 1 && s.working {
+			s.idle.Wait()
+		}
+		if !done() {
 			break
 		}
 		s.segments = s.segments[1:]
