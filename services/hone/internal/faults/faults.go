@@ -50,6 +50,9 @@ type Options struct {
 	// Progress is how often a line says how far it is.
 	Progress time.Duration
 	Out      io.Writer
+
+	// tamper changes what the judge sees, for tests of the judge.
+	tamper func(context.Context, *judge) error
 }
 
 // Report is what a run saw.
@@ -193,6 +196,11 @@ func (r *run) judged(ctx context.Context) (*Report, error) {
 	}
 	defer db.Close()
 	j := &judge{load: r.load, accepted: r.producer.accepted, db: db, kafka: r.kafka(), weaviate: r.sys.weaviate}
+	if r.tamper != nil {
+		if err := r.tamper(ctx, j); err != nil {
+			return nil, err
+		}
+	}
 	r.say("the judge looks")
 	if err := j.judge(ctx); err != nil {
 		return nil, fmt.Errorf("judge: %w", err)

@@ -1,0 +1,177 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/honeloop/hone/pkg/ids"
+	"github.com/honeloop/hone/pkg/stage"
+	"github.com/honeloop/hone/pkg/stream"
+	"github.com/honeloop/hone/pkg/telemetry"
+)
+
+func TestMain(m *testing.M) {
+	Main()
+	os.Exit(m.Run())
+}
+
+func TestAScheduleFollowsFromItsSeed(t *testing.T) {
+	for seed := range uint64(20) {
+		a, b := plan(seed, 12, time.Second, false, nil), plan(seed, 12, time.Second, false, nil)
+		if !slices.Equal(a, b) {
+			t.Fatalf("seed %d: two schedules", seed)
+		}
+		kills, disks, targets := 0, 0, map[string]bool{}
+		for _, f := range a {
+			if f.kills() {
+				kills++
+				targets[f.target] = true
+			}
+			if f.kind == faultDisk {
+				disks++
+			}
+		}
+		if kills != 12 || disks == 0 {
+			t.Errorf("seed %d: %d kills and %d full disks, want 12 and at least 1", seed, kills, disks)
+		}
+	}
+}
+
+func TestALoadFollowsFromItsSeed(t *testing.T) {
+	a := load{seed: 7, sessions: 200, start: time.Unix(1_800_000_000, 0)}
+	seen := map[string]bool{}
+	kinds := map[string]int{}
+	for n := range a.sessions {
+		one, two := a.session(n), a.session(n)
+		if len(one) != perSession {
+			t.Fatalf("session %d has %d events, want %d", n, len(one), perSession)
+		}
+		for i, e := range one {
+			if !proto.Equal(e, two[i]) {
+				t.Errorf("event %s is not always the same", e.EventId)
+			}
+			session, _, ok := a.parseEventID(e.EventId)
+			if !ok || session != n || seen[e.EventId] {
+				t.Errorf("id %s: session %d, %t, seen %t", e.EventId, session, ok, seen[e.EventId])
+			}
+			seen[e.EventId] = true
+		}
+		for _, s := range a.signals(n) {
+			kinds[fmt.Sprint(s.kind, " ", s.polarity, " ", s.withdrawn)]++
+		}
+	}
+	for _, kind := range []string{"explicit negative false", "explicit positive false", "explicit  true", "preference negative false"} {
+		if kinds[kind] == 0 {
+			t.Errorf("no signal is %q: %v", kind, kinds)
+		}
+	}
+	for _, id := range []string{"", "e-", "e-0000200-00", "e-0000001-20", "e-1-1", "e-0000001-01x", "x-0000001-01"} {
+		if _, _, ok := a.parseEventID(id); ok {
+			t.Errorf("%q is taken for an event of the load", id)
+		}
+	}
+}
+
+// Whoever trusts the judge wants to know that it sees each kind of damage.
+func TestTheJudgeSeesDamage(t *testing.T) {
+	var out bytes.Buffer
+	var want []Finding
+	damage := func(check, kind, id string) { want = append(want, Finding{Check: check, Kind: kind, ID: id}) }
+	tamper := func(ctx context.Context, j *judge) error {
+		var errs []error
+		sql := func(query string) {
+			if err := j.db.Exec(ctx, query); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", query, err))
+			}
+		}
+		const events, signals, decisions = "events in ClickHouse", "signals in ClickHouse", "decisions in ClickHouse"
+		sql("ALTER TABLE events_log DELETE WHERE event_id = 'e-0000000-03' SETTINGS mutations_sync = 2")
+		damage(events, lost, "e-0000000-03")
+		sql("INSERT INTO events_log SELECT * REPLACE ('e-9999999-00' AS event_id) FROM (SELECT * FROM events_log WHERE event_id = 'e-0000000-04')")
+		damage(events, unknown, "e-9999999-00")
+		sql("INSERT INTO events_log SELECT * REPLACE (occurred_at + INTERVAL 3 MONTH AS occurred_at) FROM events_log WHERE event_id = 'e-0000000-05'")
+		damage(events, doubled, "e-0000000-05")
+		sql("INSERT INTO events_log SELECT * REPLACE (revision + 1 AS revision, concat(payload, unhex('2a0178')) AS payload) FROM events_log WHERE event_id = 'e-0000000-06'")
+		damage(events, different, "e-0000000-06")
+
+		// Signals that hold, one for each damage.
+		var hold []reading
+		for n := range j.load.sessions {
+			for _, s := range j.load.signals(n) {
+				if s.kind == "explicit" && s.category == "unsafe" {
+					hold = append(hold, s)
+				}
+			}
+		}
+		sql("ALTER TABLE signals_log DELETE WHERE signal_id = '" + hold[0].id + "' SETTINGS mutations_sync = 2")
+		damage(signals, lost, hold[0].id)
+		sql("INSERT INTO signals_log SELECT * REPLACE ('sg_x' AS signal_id) FROM (SELECT * FROM signals_log WHERE signal_id = '" + hold[1].id + "')")
+		damage(signals, unknown, "sg_x")
+		sql("INSERT INTO decisions_log SELECT * REPLACE ('dc_x' AS decision_id) FROM decisions_log WHERE signal_id = '" + hold[1].id + "' AND superseded_by = 0")
+		damage(decisions, doubled, hold[1].id)
+		sql("ALTER TABLE decisions_log DELETE WHERE signal_id = '" + hold[2].id + "' SETTINGS mutations_sync = 2")
+		damage(decisions, lost, hold[2].id)
+		sql("ALTER TABLE reviews_log DELETE WHERE signal_id = '" + hold[3].id + "' SETTINGS mutations_sync = 2")
+		damage("reviews in ClickHouse", lost, hold[3].id)
+
+		req, err := http.NewRequestWithContext(ctx, http.MethodDelete, j.weaviate+"/v1/objects/HoneExchange/"+ids.UUID(project, hold[4].id)+"?tenant=p-"+project, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		damage("exchanges in Weaviate", lost, hold[4].id)
+
+		tel, err := telemetry.New(os.Stderr, 0)
+		if err != nil {
+			return err
+		}
+		defer tel.Close()
+		pub, err := stream.NewPublisher(j.kafka, tel)
+		if err != nil {
+			return err
+		}
+		defer pub.Close()
+		const topic = "events on " + stream.TopicRouteHumanReview
+		event := func(id, subject, kind string, revision int) stage.Record {
+			return stage.Record{Topic: stream.TopicRouteHumanReview, Key: []byte("default/x"), Value: fmt.Appendf(nil,
+				`{"id":%q,"type":%q,"subject":%q,"data":{"signal_revision":%d}}`, id, kind, subject, revision)}
+		}
+		errs = append(errs, pub.Publish(ctx, event("re_x", "sg_y", "hone.route.v1", 1), event("re_y", hold[5].id, "hone.route.withdrawn.v1", 1000)))
+		damage(topic, unknown, "sg_y")
+		damage(topic, lost, hold[5].id)
+		errs = append(errs, pub.Publish(ctx, stage.Record{Topic: stream.TopicDeadLetter, Value: []byte("x")}))
+		damage("dead letters", unknown, "0")
+		for _, err := range errs {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	report, err := Run(ctx, Options{Events: 2000, Kills: 1, Gap: time.Second, Only: []string{"router"}, Short: true, Seed: 3, Dir: t.TempDir(), Progress: 10 * time.Second, Out: &out, tamper: tamper})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, w := range want {
+		if !slices.ContainsFunc(report.Findings, func(f Finding) bool { return f.Check == w.Check && f.Kind == w.Kind && f.ID == w.ID }) {
+			t.Errorf("the judge does not see that %s is %s in %s", w.ID, w.Kind, w.Check)
+		}
+	}
+	if t.Failed() {
+		t.Log(out.String())
+	}
+}
