@@ -354,11 +354,11 @@ func (r *run) print(rep *Report) {
 		rep.LoadTook.Round(time.Second), float64(rep.Accepted)/rep.LoadTook.Seconds(), rep.Doubled, rep.Retries, rep.DrainTook.Round(time.Second))
 	line("answers: %s; slowest %s", counts(rep.Answers), rep.SlowestAnswer.Round(time.Millisecond))
 	line("faults: %s", counts(rep.Faults))
-	line("kills: %d (%s)\n", r.chaos.kills(), counts(rep.KillsByPart))
+	line("kills: %d (%s)", r.chaos.kills(), counts(rep.KillsByPart))
 	for _, d := range rep.Deaths {
-		line("died by itself, and was started again: %s\n", firstLine(d))
+		line("ended by itself, and was started again: %s", firstLine(d))
 	}
-	line("check\texpected\tfound\tlost\tdoubled\tunknown\tdifferent\t")
+	line("\ncheck\texpected\tfound\tlost\tdoubled\tunknown\tdifferent\t")
 	for _, v := range rep.Verdicts {
 		line("%s\t%d\t%d\t%d\t%d\t%d\t%d\t", v.Check, v.Expected, v.Found, v.By[lost], v.By[doubled], v.By[unknown], v.By[different])
 	}
@@ -375,7 +375,7 @@ func (r *run) print(rep *Report) {
 
 func firstLine(s string) string {
 	line, _, _ := strings.Cut(s, "\n")
-	return line
+	return strings.TrimSuffix(line, ":")
 }
 
 func counts(m map[string]int) string {

@@ -44,7 +44,7 @@ func run(ctx context.Context) error {
 	case "":
 		o.Events, o.Kills, o.Gap, o.Rate = 200_000, 45, 7*time.Second, 450
 	case "full":
-		o.Events, o.Kills, o.Gap = 1_000_000, 200, 6*time.Second
+		o.Events, o.Kills, o.Gap, o.Rate = 1_000_000, 200, 4*time.Second, 1000
 	default:
 		return fmt.Errorf("size %q: want full, or nothing", *size)
 	}
