@@ -403,8 +403,11 @@ func (s *Spool) Read(maxBytes int) (Batch, error) {
 func (s *Spool) Drop(b Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.front = b.end
-	s.records -= int64(len(b.Records))
+	// The front of an empty batch may be behind: a writer came since it was read.
+	if len(b.Records) > 0 {
+		s.front = b.end
+		s.records -= int64(len(b.Records))
+	}
 	return s.trim()
 }
 

