@@ -22,12 +22,7 @@ func newPolicyCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{Use: "policy", Short: "What is done with signals, and why"}
 	show := &cobra.Command{
 		Use: "show", Short: "Print the policy in force", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			conn, err := g.dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+		RunE: g.connected(func(cmd *cobra.Command, _ []string, conn *grpc.ClientConn) error {
 			resp, err := policyv1.NewPolicyServiceClient(conn).GetPolicy(cmd.Context(), &policyv1.GetPolicyRequest{})
 			if err != nil {
 				return explain(err)
@@ -37,16 +32,11 @@ func newPolicyCommand(g *global) *cobra.Command {
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "# %s\n%s", resp.PolicyVersion, resp.Yaml)
 			return nil
-		},
+		}),
 	}
 	why := &cobra.Command{
 		Use: "explain SIGNAL", Short: "Say what was decided on a signal, by which rule, and why", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := g.dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+		RunE: g.connected(func(cmd *cobra.Command, args []string, conn *grpc.ClientConn) error {
 			resp, err := policyv1.NewPolicyServiceClient(conn).Explain(cmd.Context(), &policyv1.ExplainRequest{SignalId: args[0]})
 			if err != nil {
 				return explain(err)
@@ -63,7 +53,7 @@ func newPolicyCommand(g *global) *cobra.Command {
 				p.block(2, "facts", d.Facts)
 			}
 			return nil
-		},
+		}),
 	}
 	cmd.AddCommand(show, why)
 	return cmd

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
 	recallv1 "github.com/honeloop/hone/proto/gen/go/hone/recall/v1"
@@ -18,12 +19,7 @@ func newRecallCommand(g *global) *cobra.Command {
 		Short:   "Ask what is known about a question, as an application would before it answers",
 		Example: `  hone recall "Can I send back shoes I have worn?"` + "\n" + `  hone recall -k 5 --json "Where is my parcel?"`,
 		Args:    cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := g.dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+		RunE: g.connected(func(cmd *cobra.Command, args []string, conn *grpc.ClientConn) error {
 			req := &recallv1.RecallRequest{Query: strings.Join(args, " "), K: k}
 			if cmd.Flags().Changed("min-similarity") {
 				req.MinSimilarity = &minSimilarity
@@ -37,7 +33,7 @@ func newRecallCommand(g *global) *cobra.Command {
 			}
 			printRecall(newPainter(cmd.OutOrStdout()), resp)
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().Uint32VarP(&k, "k", "k", 0, "most cases to return (default 3)")
 	cmd.Flags().Float64Var(&minSimilarity, "min-similarity", 0, "similarity below which a case is not returned")
@@ -73,12 +69,7 @@ func newCaseCommand(g *global) *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List cases, those with the most complaints first", Args: cobra.NoArgs,
 		Example: "  hone case list\n  hone case list --state solved --json",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			conn, err := g.dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+		RunE: g.connected(func(cmd *cobra.Command, _ []string, conn *grpc.ClientConn) error {
 			resp, err := casesv1.NewCaseServiceClient(conn).ListCases(cmd.Context(), &casesv1.ListCasesRequest{State: state, Limit: limit})
 			if err != nil {
 				return explain(err)
@@ -87,18 +78,13 @@ func newCaseCommand(g *global) *cobra.Command {
 				return printMessage(cmd.OutOrStdout(), resp)
 			}
 			return table(cmd.OutOrStdout(), []string{"case", "state", "complaints", "users", "severity", "categories", "title"}, caseRows(resp.Cases))
-		},
+		}),
 	}
 	list.Flags().StringVar(&state, "state", "", "only cases in this state: new or solved")
 	list.Flags().Uint32Var(&limit, "limit", 0, "most cases to list (default 50)")
 	show := &cobra.Command{
 		Use: "show CASE", Short: "Show a case", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := g.dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+		RunE: g.connected(func(cmd *cobra.Command, args []string, conn *grpc.ClientConn) error {
 			resp, err := casesv1.NewCaseServiceClient(conn).GetCase(cmd.Context(), &casesv1.GetCaseRequest{CaseId: args[0]})
 			if err != nil {
 				return explain(err)
@@ -113,7 +99,7 @@ func newCaseCommand(g *global) *cobra.Command {
 				p.block(6, "asked", q)
 			}
 			return nil
-		},
+		}),
 	}
 	cmd.AddCommand(list, show)
 	return cmd

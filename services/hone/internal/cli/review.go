@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
 )
@@ -26,12 +27,7 @@ func (g *global) newReviewList() *cobra.Command {
 	var limit uint32
 	cmd := &cobra.Command{
 		Use: "list", Short: "List reviews, oldest first", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			conn, err := g.dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+		RunE: g.connected(func(cmd *cobra.Command, _ []string, conn *grpc.ClientConn) error {
 			resp, err := curationv1.NewReviewServiceClient(conn).ListReviews(cmd.Context(), &curationv1.ListReviewsRequest{State: state, Limit: limit})
 			if err != nil {
 				return explain(err)
@@ -50,7 +46,7 @@ func (g *global) newReviewList() *cobra.Command {
 					oneLine(s.GetInteraction().GetQuery(), 40), oneLine(joined(" ", s.GetComment(), prefixed("→ ", s.GetCorrection())), 40)})
 			}
 			return table(cmd.OutOrStdout(), []string{"review", "state", "category", "severity", "when", "asked", "feedback"}, rows)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&state, "state", "", "open (default), approved, corrected, dismissed, withdrawn or all")
 	cmd.Flags().Uint32Var(&limit, "limit", 0, "most reviews to list (default 50)")
@@ -60,18 +56,13 @@ func (g *global) newReviewList() *cobra.Command {
 func (g *global) newReviewShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show REVIEW", Short: "Show one review", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := g.dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+		RunE: g.connected(func(cmd *cobra.Command, args []string, conn *grpc.ClientConn) error {
 			resp, err := curationv1.NewReviewServiceClient(conn).GetReview(cmd.Context(), &curationv1.GetReviewRequest{ReviewId: args[0]})
 			if err != nil {
 				return explain(err)
 			}
 			return g.printReview(cmd, resp.Review)
-		},
+		}),
 	}
 }
 
@@ -114,12 +105,7 @@ func (g *global) newReviewDecide() *cobra.Command {
   hone review decide rv_… --approve --clarify "The user means shoes bought online."
   hone review decide rv_… --dismiss --note "spam"`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := g.dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+		RunE: g.connected(func(cmd *cobra.Command, args []string, conn *grpc.ClientConn) error {
 			req.ReviewId = args[0]
 			switch {
 			case approve:
@@ -134,7 +120,7 @@ func (g *global) newReviewDecide() *cobra.Command {
 				return explain(err)
 			}
 			return g.printReview(cmd, resp.Review)
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.BoolVar(&approve, "approve", false, "approve the proposed answer")
@@ -168,12 +154,7 @@ func newDatasetCommand(g *global) *cobra.Command {
   dpo   {"prompt": […], "chosen": […], "rejected": […]}; rows with nothing to prefer to are left out`,
 		Example: "  hone dataset export --format sft --out train.jsonl\n  hone dataset export --format dpo | head -1 | jq .",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			conn, err := g.dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+		RunE: g.connected(func(cmd *cobra.Command, _ []string, conn *grpc.ClientConn) error {
 			dst := cmd.OutOrStdout()
 			if out != "" && out != "-" {
 				f, err := os.Create(out)
@@ -189,7 +170,7 @@ func newDatasetCommand(g *global) *cobra.Command {
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s\n", count(n, "row"))
 			return nil
-		},
+		}),
 	}
 	export.Flags().StringVar(&req.Format, "format", "sft", "sft or dpo")
 	export.Flags().StringVar(&req.Source, "source", "", "only rows from user-correction, user-edit, preference or review")
@@ -203,12 +184,7 @@ func newPatchCommand(g *global) *cobra.Command {
 	var limit uint32
 	list := &cobra.Command{
 		Use: "list", Short: "List patches", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			conn, err := g.dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+		RunE: g.connected(func(cmd *cobra.Command, _ []string, conn *grpc.ClientConn) error {
 			resp, err := curationv1.NewPatchServiceClient(conn).ListPatches(cmd.Context(), &curationv1.ListPatchesRequest{Limit: limit})
 			if err != nil {
 				return explain(err)
@@ -221,7 +197,7 @@ func newPatchCommand(g *global) *cobra.Command {
 				rows = append(rows, []string{r.PatchId, r.State, r.CaseId, r.GetCreatedAt().AsTime().Format(time.DateTime), oneLine(r.Text, 70)})
 			}
 			return table(cmd.OutOrStdout(), []string{"patch", "state", "case", "created", "text"}, rows)
-		},
+		}),
 	}
 	list.Flags().Uint32Var(&limit, "limit", 0, "most patches to list (default 50)")
 	cmd.AddCommand(list)

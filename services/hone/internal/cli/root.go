@@ -73,6 +73,18 @@ func (g *global) dial() (*grpc.ClientConn, error) {
 	return dial(e)
 }
 
+// connected is a command that calls the gRPC API of the running Hone.
+func (g *global) connected(run func(cmd *cobra.Command, args []string, conn *grpc.ClientConn) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		conn, err := g.dial()
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		return run(cmd, args, conn)
+	}
+}
+
 func dial(e endpoints.Endpoints) (*grpc.ClientConn, error) {
 	authorize := func(ctx context.Context) context.Context {
 		return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+e.SecretKey)

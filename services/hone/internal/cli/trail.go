@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 	policyv1 "github.com/honeloop/hone/proto/gen/go/hone/policy/v1"
@@ -20,12 +21,7 @@ func newTrailCommand(g *global) *cobra.Command {
 		Short:   "Show a session: what was said, what users made of it, and what followed",
 		Example: "  hone trail s-1\n  hone trail s-1 --json | jq .signals",
 		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := g.dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+		RunE: g.connected(func(cmd *cobra.Command, args []string, conn *grpc.ClientConn) error {
 			resp, err := trailv1.NewTrailServiceClient(conn).GetSession(cmd.Context(), &trailv1.GetSessionRequest{SessionId: args[0]})
 			if err != nil {
 				return explain(err)
@@ -35,7 +31,7 @@ func newTrailCommand(g *global) *cobra.Command {
 			}
 			printTrail(newPainter(cmd.OutOrStdout()), resp.Trail)
 			return nil
-		},
+		}),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"html"
 	"io"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,7 +108,7 @@ func (b *iflmImport) query(r row) error {
 	for i, a := range answers {
 		turn := &eventv1.Interaction{Query: r.get("user_query"), Output: a.output, Model: a.model, AlternativeTo: a.alternativeTo}
 		b.add(r, a.id, a.id, at.Add(time.Duration(i)*time.Millisecond),
-			&eventv1.Event{Type: "interaction", Tags: cloneTags(tags), Payload: &eventv1.Event_Interaction{Interaction: turn}})
+			&eventv1.Event{Type: "interaction", Tags: maps.Clone(tags), Payload: &eventv1.Event_Interaction{Interaction: turn}})
 		session.answers = append(session.answers, iflmAnswer{a.id, r.get("user_query"), a.output})
 	}
 	for i, a := range answers {
@@ -189,14 +190,6 @@ func plain(s string) string {
 
 func latest(a, b time.Time) time.Time {
 	return slices.MaxFunc([]time.Time{a, b}, time.Time.Compare)
-}
-
-func cloneTags(tags map[string]string) map[string]string {
-	out := make(map[string]string, len(tags)+1)
-	for k, v := range tags {
-		out[k] = v
-	}
-	return out
 }
 
 type row struct {
