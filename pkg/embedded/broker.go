@@ -79,7 +79,7 @@ func startBroker(o BrokerOptions) (*Broker, error) {
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
-	return &Broker{Addr: loopback(o.Port), cluster: cluster, log: log, done: make(chan struct{})}, nil
+	return &Broker{Addr: Loopback(o.Port), cluster: cluster, log: log, done: make(chan struct{})}, nil
 }
 
 // Done is closed when the broker has stopped.

@@ -106,7 +106,7 @@ func startClickHouse(ctx context.Context, o ClickHouseOptions) (*ClickHouse, err
 	if err != nil {
 		return nil, err
 	}
-	c := &ClickHouse{Addr: loopback(o.TCPPort), HTTPAddr: loopback(o.HTTPPort), child: child}
+	c := &ClickHouse{Addr: Loopback(o.TCPPort), HTTPAddr: Loopback(o.HTTPPort), child: child}
 	if err := child.awaitReady(ctx, c.ping); err != nil {
 		return nil, errors.Join(err, stopNow(child))
 	}

@@ -88,7 +88,7 @@ func FreePorts(ports ...*int) error {
 		}
 	}()
 	listen := func(port int) error {
-		lis, err := net.Listen("tcp", loopback(port))
+		lis, err := net.Listen("tcp", Loopback(port))
 		if err == nil {
 			held = append(held, lis)
 		}
@@ -117,4 +117,5 @@ func FreePorts(ports ...*int) error {
 	return nil
 }
 
-func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+// Loopback is the address of a port of the loopback interface.
+func Loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -100,7 +100,7 @@ func startWeaviate(ctx context.Context, o WeaviateOptions) (*Weaviate, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Weaviate{URL: "http://" + loopback(o.Port), GRPCAddr: loopback(o.GRPCPort), child: child}
+	w := &Weaviate{URL: "http://" + Loopback(o.Port), GRPCAddr: Loopback(o.GRPCPort), child: child}
 	ready := func(ctx context.Context) error { return getOK(ctx, w.URL+"/v1/.well-known/ready") }
 	if err := child.awaitReady(ctx, ready); err != nil {
 		return nil, errors.Join(err, stopNow(child))

@@ -59,12 +59,12 @@ func upContainers(t *testing.T) *program {
 	if err := embedded.FreePorts(&kafka, &native, &http, &weaviate, &grpc); err != nil {
 		t.Fatal(err)
 	}
-	image(t, "kafka", map[string]string{"KAFKA_ADVERTISED_LISTENERS": "PLAINTEXT://" + loopback(kafka), "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093"},
+	image(t, "kafka", map[string]string{"KAFKA_ADVERTISED_LISTENERS": "PLAINTEXT://" + embedded.Loopback(kafka), "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093"},
 		wait.ForLog("Kafka Server started"), map[string]int{"9092/tcp": kafka})
 	image(t, "clickhouse", nil, wait.ForHTTP("/ping").WithPort("8123/tcp"), map[string]int{"9000/tcp": native, "8123/tcp": http})
 	image(t, "weaviate", nil, wait.ForHTTP("/v1/.well-known/ready").WithPort("8080/tcp"), map[string]int{"8080/tcp": weaviate, "50051/tcp": grpc})
 	return upProcesses(t, parts{
-		kafka: loopback(kafka), clickhouse: loopback(native), clickhouseHTTP: loopback(http), user: "hone", password: "hone",
-		weaviate: "http://" + loopback(weaviate), weaviateGRPC: loopback(grpc),
+		kafka: embedded.Loopback(kafka), clickhouse: embedded.Loopback(native), clickhouseHTTP: embedded.Loopback(http), user: "hone", password: "hone",
+		weaviate: "http://" + embedded.Loopback(weaviate), weaviateGRPC: embedded.Loopback(grpc),
 	})
 }

@@ -3,12 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,10 +41,10 @@ func upProcesses(t *testing.T, on parts) *program {
 	if err := embedded.FreePorts(wanted...); err != nil {
 		t.Fatal(err)
 	}
-	web := loopback(ports[0])
+	web := embedded.Loopback(ports[0])
 	grpc, admin := map[string]string{}, map[string]string{}
 	for i, name := range services {
-		grpc[name], admin[name] = loopback(ports[1+2*i]), loopback(ports[2+2*i])
+		grpc[name], admin[name] = embedded.Loopback(ports[1+2*i]), embedded.Loopback(ports[2+2*i])
 	}
 	secret, plain, err := auth.Mint("default", auth.Secret)
 	if err != nil {
@@ -120,8 +118,6 @@ func awaitReady(t *testing.T, url, log string) {
 		}
 	}
 }
-
-func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // The services know nothing of the standalone mode: alone, on parts that others
 // started, they do the same.

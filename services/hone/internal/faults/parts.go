@@ -257,8 +257,8 @@ func newSystem(dir, key, keys string, died func(*part, error, bool)) (*system, e
 	if err := embedded.FreePorts(ports...); err != nil {
 		return nil, err
 	}
-	s.kafka, s.clickhouse, s.web = loopback(broker), loopback(chTCP), "http://"+loopback(web)
-	s.weaviate, s.weaviateGRPC, s.collectorAdmin = "http://"+loopback(wv), loopback(wvGRPC), "http://"+loopback(*admin["collector"])
+	s.kafka, s.clickhouse, s.web = embedded.Loopback(broker), embedded.Loopback(chTCP), "http://"+embedded.Loopback(web)
+	s.weaviate, s.weaviateGRPC, s.collectorAdmin = "http://"+embedded.Loopback(wv), embedded.Loopback(wvGRPC), "http://"+embedded.Loopback(*admin["collector"])
 
 	spool := filepath.Join(dir, "spool")
 	if err := os.MkdirAll(spool, 0o700); err != nil {
@@ -303,10 +303,10 @@ func newSystem(dir, key, keys string, died func(*part, error, bool)) (*system, e
 		return &running{pid: w.PID(), done: w.Done(), why: w.Err, stop: w.Stop}, nil
 	})
 	for _, name := range services() {
-		env := s.env(name, "SERVER_KEYS_FILE="+keys, "SERVER_GRPC_ADDR="+loopback(*grpc[name]), "SERVER_ADMIN_ADDR="+loopback(*admin[name]),
-			"HTTP_ADDR="+loopback(web), "EMBEDDING_PROVIDER=hash", "SPOOL_ENABLED=true", "SPOOL_DIR="+spool, "SPOOL_MAX_BYTES="+strconv.Itoa(spoolMax),
-			"UPSTREAMS_TRAIL="+loopback(*grpc["enricher"]), "UPSTREAMS_EMBEDDER="+loopback(*grpc["embedder"]),
-			"UPSTREAMS_ROUTER="+loopback(*grpc["router"]), "UPSTREAMS_CURATOR="+loopback(*grpc["curator"]))
+		env := s.env(name, "SERVER_KEYS_FILE="+keys, "SERVER_GRPC_ADDR="+embedded.Loopback(*grpc[name]), "SERVER_ADMIN_ADDR="+embedded.Loopback(*admin[name]),
+			"HTTP_ADDR="+embedded.Loopback(web), "EMBEDDING_PROVIDER=hash", "SPOOL_ENABLED=true", "SPOOL_DIR="+spool, "SPOOL_MAX_BYTES="+strconv.Itoa(spoolMax),
+			"UPSTREAMS_TRAIL="+embedded.Loopback(*grpc["enricher"]), "UPSTREAMS_EMBEDDER="+embedded.Loopback(*grpc["embedder"]),
+			"UPSTREAMS_ROUTER="+embedded.Loopback(*grpc["router"]), "UPSTREAMS_CURATOR="+embedded.Loopback(*grpc["curator"]))
 		add(name, func(context.Context) (*running, error) { return child(childHone, log(name), env, name) })
 		s.byName[name].service = true
 	}
@@ -397,5 +397,3 @@ func get(ctx context.Context, url string, body *bytes.Buffer) error {
 	_, err = io.Copy(body, resp.Body)
 	return err
 }
-
-func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

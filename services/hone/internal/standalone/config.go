@@ -2,7 +2,6 @@ package standalone
 
 import (
 	"fmt"
-	"net"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -115,9 +114,9 @@ func (c *configs) listen(ports Ports) error {
 	c.collector.HTTPAddr = ":" + strconv.Itoa(ports.HTTP)
 	c.collector.Server.GRPCAddr = ":" + strconv.Itoa(ports.GRPC)
 	for i, s := range c.servers() {
-		s.AdminAddr = loopback(inner[i])
+		s.AdminAddr = embedded.Loopback(inner[i])
 		if i > 0 {
-			s.GRPCAddr = loopback(inner[4+i])
+			s.GRPCAddr = embedded.Loopback(inner[4+i])
 		}
 	}
 	c.collector.Upstreams.Trail = c.enricher.Server.GRPCAddr
@@ -125,7 +124,7 @@ func (c *configs) listen(ports Ports) error {
 	c.collector.Upstreams.Router = c.router.Server.GRPCAddr
 	c.collector.Upstreams.Curator = c.curator.Server.GRPCAddr
 	c.e.HTTP = fmt.Sprintf("http://127.0.0.1:%d", ports.HTTP)
-	c.e.GRPC = loopback(ports.GRPC)
+	c.e.GRPC = embedded.Loopback(ports.GRPC)
 	return nil
 }
 
@@ -135,5 +134,3 @@ func (c *configs) endpoints(creds credentials) endpoints.Endpoints {
 	c.e.PublishableKey, c.e.SecretKey, c.e.WeaviateKey = creds.PublishableKey, creds.SecretKey, creds.WeaviateKey
 	return c.e
 }
-
-func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
