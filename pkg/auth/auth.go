@@ -29,6 +29,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/honeloop/hone/pkg/config"
 )
 
 // Kind is what a key may do.
@@ -84,8 +86,7 @@ func Mint(projectID string, kind Kind) (Key, string, error) {
 // Keys knows all keys. It is safe for concurrent use.
 type Keys struct {
 	table atomic.Pointer[table]
-	path  string // empty where they come from no file
-	file  os.FileInfo
+	file  *config.File // nil where they come from no file
 }
 
 // table is what Keys knows at one time.
@@ -141,77 +142,33 @@ func newTable(keys []Key) (*table, error) {
 
 // ReadKeys reads a keys file.
 func ReadKeys(path string) (*Keys, error) {
-	k := &Keys{path: path}
-	if err := k.reload(); err != nil {
-		return nil, err
+	k := &Keys{}
+	var err error
+	if k.file, err = config.ReadFile(path, k.take); err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
 	}
 	return k, nil
 }
 
-func (k *Keys) reload() error {
-	info, err := os.Stat(k.path)
-	if err != nil {
-		return fmt.Errorf("read keys: %w", err)
-	}
-	data, err := os.ReadFile(k.path)
-	if err != nil {
-		return fmt.Errorf("read keys: %w", err)
-	}
-	if len(data) == 0 { // somebody is writing it; no keys at all are "keys: []"
-		return fmt.Errorf("read keys %s: the file is empty", k.path)
-	}
+func (k *Keys) take(data []byte) error {
 	var f keysFile
 	if err := yaml.Unmarshal(data, &f); err != nil {
-		return fmt.Errorf("read keys %s: %w", k.path, err)
+		return err
 	}
 	t, err := newTable(f.Keys)
 	if err != nil {
-		return fmt.Errorf("read keys %s: %w", k.path, err)
+		return err
 	}
 	k.table.Store(t)
-	k.file = info
 	return nil
 }
 
-// Watch looks at the file at each interval until ctx ends, and takes what it
-// says once it has changed and then stayed for an interval: new keys work and
-// removed ones stop. A file that is missing or broken changes nothing and is
-// logged when that begins. Only one Watch may run.
+// Watch reads the file again when it changes, until ctx ends: new keys work and
+// removed ones stop. See config.File.Watch.
 func (k *Keys) Watch(ctx context.Context, interval time.Duration, log *slog.Logger) {
-	if k.path == "" {
-		return
+	if k.file != nil {
+		k.file.Watch(ctx, interval, log)
 	}
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	var last os.FileInfo
-	broken := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		info, err := os.Stat(k.path)
-		settled := err == nil && sameFile(info, last)
-		last = info
-		if err == nil && (!settled || sameFile(info, k.file)) {
-			continue
-		}
-		if err == nil {
-			err = k.reload()
-		}
-		switch {
-		case err == nil:
-			log.Info("keys read again", "keys", len(k.table.Load().keys))
-		case !broken:
-			log.Error("the keys stay as they were", "error", err)
-		}
-		broken = err != nil
-	}
-}
-
-func sameFile(a, b os.FileInfo) bool {
-	return a != nil && b != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
 // WriteKeys replaces a keys file in one step.

@@ -29,9 +29,11 @@ type Config struct {
 	StopTimeout time.Duration `yaml:"stop_timeout" env:"STOP_TIMEOUT"`
 	// File of hashed keys; `hone up` and `hone keys create` write it.
 	KeysFile string `yaml:"keys_file" env:"KEYS_FILE"`
-	// How often to look whether it has changed. A key that was removed works for
-	// twice as long at most.
-	KeysReload time.Duration `yaml:"keys_reload" env:"KEYS_RELOAD"`
+	// File of the projects' settings; without it each has the defaults.
+	ProjectsFile string `yaml:"projects_file" env:"PROJECTS_FILE"`
+	// How often to look whether these files have changed. A key that was removed
+	// works for twice as long at most.
+	FilesReload time.Duration `yaml:"files_reload" env:"FILES_RELOAD"`
 }
 
 // DefaultConfig listens on the given ports of every interface for gRPC, and of
@@ -42,7 +44,7 @@ func DefaultConfig(grpcPort, adminPort int) Config {
 		AdminAddr:   fmt.Sprintf("127.0.0.1:%d", adminPort),
 		StopTimeout: 5 * time.Second,
 		KeysFile:    "keys.yaml",
-		KeysReload:  time.Second,
+		FilesReload: time.Second,
 	}
 }
 
@@ -61,8 +63,8 @@ func (c Config) Validate() error {
 	if c.KeysFile == "" {
 		errs = append(errs, errors.New("keys_file: missing, want the path of a keys file"))
 	}
-	if c.KeysReload <= 0 {
-		errs = append(errs, errors.New("keys_reload: want more than 0"))
+	if c.FilesReload <= 0 {
+		errs = append(errs, errors.New("files_reload: want more than 0"))
 	}
 	return errors.Join(errs...)
 }
@@ -114,7 +116,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.grpc.Serve(grpcLis) })
 	g.Go(func() error {
-		s.keys.Watch(gctx, s.cfg.KeysReload, s.tel.Log)
+		s.keys.Watch(gctx, s.cfg.FilesReload, s.tel.Log)
 		return nil
 	})
 	g.Go(func() error {

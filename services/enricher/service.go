@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/honeloop/hone/pkg/auth"
 	"github.com/honeloop/hone/pkg/clickhouse"
+	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/server"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
@@ -25,11 +27,14 @@ const Group = "hone-enricher"
 
 // Service is the enricher. Make it with New.
 type Service struct {
-	conn   driver.Conn
-	pub    *stream.Publisher
-	runner *stream.Runner
-	server *server.Server
-	tel    *telemetry.Telemetry
+	conn driver.Conn
+	// projects are read again while it runs, every reload.
+	projects *projects.Projects
+	reload   time.Duration
+	pub      *stream.Publisher
+	runner   *stream.Runner
+	server   *server.Server
+	tel      *telemetry.Telemetry
 }
 
 // New reads the keys and makes the clients. It connects to nothing yet.
@@ -39,6 +44,10 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	}
 	tel = tel.Named("enricher")
 	keys, err := auth.ReadKeys(cfg.Server.KeysFile)
+	if err != nil {
+		return nil, fmt.Errorf("create enricher: %w", err)
+	}
+	settings, err := projects.Read(cfg.Server.ProjectsFile)
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", err)
 	}
@@ -62,7 +71,7 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, pub.Close(), conn.Close()))
 	}
-	s := &Service{conn: conn, pub: pub, runner: runner, tel: tel}
+	s := &Service{conn: conn, projects: settings, reload: cfg.Server.FilesReload, pub: pub, runner: runner, tel: tel}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)
 	trailv1.RegisterTrailServiceServer(s.server.GRPC(), &trailServer{store: store, log: tel.Log})
 	return s, nil
@@ -73,6 +82,10 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.server.Run(ctx) })
+	g.Go(func() error {
+		s.projects.Watch(ctx, s.reload, s.tel.Log)
+		return nil
+	})
 	g.Go(func() error {
 		s.tel.Log.Info("waiting for the schema of ClickHouse")
 		if err := clickhouse.WaitForSchema(ctx, s.conn); err != nil {

@@ -104,7 +104,7 @@ func newKeysRevoke(g *global, path func() string) *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke KEYID", Short: "Remove a key", Args: cobra.ExactArgs(1),
 		Long: `Remove a key. KEYID is its name in 'hone keys list', such as hs_0123abcd, not the key
-itself. Services that run take the change within 2 s (twice server.keys_reload).`,
+itself. Services that run take the change within 2 s (twice server.files_reload).`,
 		Example: `  hone keys revoke hs_0123abcd
   hone keys revoke hp_89abcdef --file /etc/hone/keys.yaml --json`,
 		RunE: func(cmd *cobra.Command, args []string) error {

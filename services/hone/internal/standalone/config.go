@@ -47,6 +47,7 @@ func newConfigs(dir string, creds credentials) *configs {
 	c.collector.Spool.Dir = filepath.Join(dir, "spool")
 	for _, s := range c.servers() {
 		s.KeysFile = filepath.Join(dir, keysFile)
+		s.ProjectsFile = filepath.Join(dir, projectsFile)
 	}
 	for _, w := range c.vectors() {
 		w.APIKey = creds.WeaviateKey

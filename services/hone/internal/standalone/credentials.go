@@ -15,6 +15,7 @@ import (
 const (
 	credentialsFile = "credentials.json"
 	keysFile        = "keys.yaml"
+	projectsFile    = "projects.yaml"
 	project         = "default"
 )
 
@@ -61,4 +62,22 @@ func loadCredentials(dir string) (creds credentials, made bool, err error) {
 		return credentials{}, false, fmt.Errorf("write credentials: %w", err)
 	}
 	return creds, true, nil
+}
+
+// ensureProjects makes an empty file of the projects' settings where there is
+// none, so that it is known where they go.
+func ensureProjects(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, projectsFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("write projects: %w", err)
+	}
+	_, err = f.WriteString("# Settings for all projects, and for each that differs; read again when this file changes.\n" +
+		"# Sections and defaults: pkg/projects/README.md.\ndefaults: {}\nprojects: {}\n")
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write projects: %w", err)
+	}
+	return nil
 }

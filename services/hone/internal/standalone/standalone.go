@@ -110,6 +110,9 @@ func Start(ctx context.Context, o Options) (_ *Hone, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := ensureProjects(o.Dir); err != nil {
+		return nil, err
+	}
 	h.NewKeys = made
 
 	cfg := newConfigs(o.Dir, creds)

@@ -1,0 +1,153 @@
+// Package projects is what can be set for each project: one file that the
+// services read, with a section for all and one for each that differs.
+//
+//	defaults:
+//	  signals: {...}
+//	projects:
+//	  shop:
+//	    signals: {...}
+//
+// A section says only what differs from the one above it: the defaults of Hone,
+// then "defaults", then the project's own. Maps are joined, lists replaced.
+package projects
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/honeloop/hone/pkg/config"
+)
+
+// Settings of one project. Each section stands in a file of its own, with its
+// defaults and its checks.
+type Settings struct {
+}
+
+// DefaultSettings hold for a project of which nothing is said.
+func DefaultSettings() Settings {
+	return Settings{}
+}
+
+// Validate joins all that is wrong, each with its key.
+func (s Settings) Validate() error {
+	return errors.Join()
+}
+
+// Projects knows the settings of all projects. It is safe for concurrent use.
+type Projects struct {
+	table atomic.Pointer[table]
+	file  *config.File // nil where there is none
+}
+
+type table struct {
+	defaults *Settings
+	own      map[string]*Settings
+}
+
+// Defaults are projects of which nothing is said.
+func Defaults() *Projects {
+	p := &Projects{}
+	s := DefaultSettings()
+	p.table.Store(&table{defaults: &s})
+	return p
+}
+
+// Read reads a projects file; no path means that there is none. Unknown keys
+// are errors.
+func Read(path string) (*Projects, error) {
+	p := Defaults()
+	if path == "" {
+		return p, nil
+	}
+	var err error
+	if p.file, err = config.ReadFile(path, p.take); err != nil {
+		return nil, fmt.Errorf("projects: %w", err)
+	}
+	return p, nil
+}
+
+func (p *Projects) take(data []byte) error {
+	var f struct {
+		Defaults yaml.Node            `yaml:"defaults"`
+		Projects map[string]yaml.Node `yaml:"projects"`
+	}
+	if err := decode(data, &f); err != nil {
+		return err
+	}
+	t := &table{own: map[string]*Settings{}}
+	var errs []error
+	read := func(name string, sections ...yaml.Node) *Settings {
+		s := DefaultSettings()
+		for _, section := range sections {
+			if err := overlay(&s, section); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+				return nil
+			}
+		}
+		if err := s.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+		return &s
+	}
+	t.defaults = read("defaults", f.Defaults)
+	for _, name := range slices.Sorted(maps.Keys(f.Projects)) {
+		t.own[name] = read("projects."+name, f.Defaults, f.Projects[name])
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	p.table.Store(t)
+	return nil
+}
+
+func overlay(s *Settings, section yaml.Node) error {
+	if section.IsZero() {
+		return nil
+	}
+	// yaml.Node.Decode has no strict mode: encode the section and decode it anew.
+	data, err := yaml.Marshal(&section)
+	if err != nil {
+		return err
+	}
+	return decode(data, s)
+}
+
+func decode(data []byte, into any) error {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(into); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+// Watch reads the file again when it changes, until ctx ends. See
+// config.File.Watch.
+func (p *Projects) Watch(ctx context.Context, interval time.Duration, log *slog.Logger) {
+	if p.file != nil {
+		p.file.Watch(ctx, interval, log)
+	}
+}
+
+// Settings are those of a project. Whoever gets them must not change them; a
+// later call may give others.
+func (p *Projects) Settings(project string) *Settings {
+	t := p.table.Load()
+	if s := t.own[project]; s != nil {
+		return s
+	}
+	return t.defaults
+}
+
+// Names are the projects with settings of their own.
+func (p *Projects) Names() []string { return slices.Sorted(maps.Keys(p.table.Load().own)) }
