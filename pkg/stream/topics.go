@@ -21,6 +21,7 @@ const (
 	TopicRouteProduct     = "hone.route.product"
 	TopicPatches          = "hone.patches"
 	TopicCuration         = "hone.curation"
+	TopicAlerts           = "hone.alerts"
 	TopicDeadLetter       = "hone.dead-letter"
 )
 
@@ -42,7 +43,7 @@ func Topics() []string {
 	return []string{
 		TopicEvents, TopicSignals, TopicCases,
 		TopicRoutePromptPatch, TopicRouteFineTune, TopicRouteHumanReview, TopicRouteProduct,
-		TopicPatches, TopicCuration, TopicDeadLetter,
+		TopicPatches, TopicCuration, TopicAlerts, TopicDeadLetter,
 	}
 }
 
