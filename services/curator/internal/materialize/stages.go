@@ -93,6 +93,9 @@ func (s *Decisions) Process(ctx context.Context, in []stage.Record) ([]stage.Rec
 			failed = failed.Fail(i, err)
 			continue
 		}
+		if event.GetReviewDecided() == nil {
+			continue // of a kind that is not for the curator
+		}
 		events[i] = event
 		wanted[event.GetProjectId()] = append(wanted[event.GetProjectId()], event.GetReviewDecided().GetReviewId())
 	}

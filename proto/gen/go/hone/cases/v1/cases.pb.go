@@ -9,6 +9,7 @@
 package casesv1
 
 import (
+	v11 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
 	v1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
@@ -32,10 +33,14 @@ type Case struct {
 	// Derived from the signal that founded it.
 	CaseId    string `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
 	ProjectId string `protobuf:"bytes,2,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// The founding query, shortened.
+	// What people called it; or else its most typical query, or, while it is
+	// small, the founding one, shortened.
 	Title string `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
-	// "new", "solved", or "withdrawn" where none of its negative signals holds
-	// any more; such a case is not recalled.
+	// What people said: "new", "triaged", "in_progress", "solved" or "muted". Or
+	// what follows from its signals: "regressed" where it was solved and a
+	// negative signal is newer than that; "withdrawn" where none of its negative
+	// signals holds any more; "merged" where merged_into has them all now. Muted,
+	// withdrawn and merged cases are not recalled.
 	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
 	// Signals per category.
 	Categories map[string]uint32 `protobuf:"bytes,5,rep,name=categories,proto3" json:"categories,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
@@ -61,10 +66,25 @@ type Case struct {
 	ApprovedAt     *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=approved_at,json=approvedAt,proto3" json:"approved_at,omitempty"`
 	// The review that it came from.
 	ReviewId string `protobuf:"bytes,24,opt,name=review_id,json=reviewId,proto3" json:"review_id,omitempty"`
+	// What its most typical members say; empty while it is small.
+	Summary string `protobuf:"bytes,25,opt,name=summary,proto3" json:"summary,omitempty"`
+	// Who works on it, where somebody does.
+	Assignee string `protobuf:"bytes,26,opt,name=assignee,proto3" json:"assignee,omitempty"`
+	// The case that its signals went to.
+	MergedInto string `protobuf:"bytes,27,opt,name=merged_into,json=mergedInto,proto3" json:"merged_into,omitempty"`
+	// Negative signals of each day (UTC, "2026-11-24"): the newest 14 days that
+	// have any.
+	Days map[string]uint32 `protobuf:"bytes,28,rep,name=days,proto3" json:"days,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Negative signals in the week up to last_seen compared with the week before:
+	// "rising", "steady" or "falling".
+	Trend string `protobuf:"bytes,29,opt,name=trend,proto3" json:"trend,omitempty"`
 	// Grows with every change of the case, so that of two snapshots the one with
 	// the higher version is the newer. 0 means that the writer keeps none; then
 	// the latest of last_seen and approved_at decides.
-	Version       uint64 `protobuf:"varint,30,opt,name=version,proto3" json:"version,omitempty"`
+	Version uint64 `protobuf:"varint,30,opt,name=version,proto3" json:"version,omitempty"`
+	// The query whose vector stands for the case: the founding one, which never
+	// changes, so that neither does what the case is about.
+	Anchor        string `protobuf:"bytes,31,opt,name=anchor,proto3" json:"anchor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -239,11 +259,53 @@ func (x *Case) GetReviewId() string {
 	return ""
 }
 
+func (x *Case) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *Case) GetAssignee() string {
+	if x != nil {
+		return x.Assignee
+	}
+	return ""
+}
+
+func (x *Case) GetMergedInto() string {
+	if x != nil {
+		return x.MergedInto
+	}
+	return ""
+}
+
+func (x *Case) GetDays() map[string]uint32 {
+	if x != nil {
+		return x.Days
+	}
+	return nil
+}
+
+func (x *Case) GetTrend() string {
+	if x != nil {
+		return x.Trend
+	}
+	return ""
+}
+
 func (x *Case) GetVersion() uint64 {
 	if x != nil {
 		return x.Version
 	}
 	return 0
+}
+
+func (x *Case) GetAnchor() string {
+	if x != nil {
+		return x.Anchor
+	}
+	return ""
 }
 
 // CaseSignal is a value on hone.cases: a signal and the case it belongs to, as
@@ -327,7 +389,9 @@ type Exchange struct {
 	Published *CaseSignal `protobuf:"bytes,1,opt,name=published,proto3" json:"published,omitempty"`
 	// The cases that the signal left for the published one, or for none, as they
 	// stood without it: mostly one, more where several revisions came at once.
-	Left          []*Case `protobuf:"bytes,2,rep,name=left,proto3" json:"left,omitempty"`
+	Left []*Case `protobuf:"bytes,2,rep,name=left,proto3" json:"left,omitempty"`
+	// How merges and splits moved the signal, newest last, at most ten.
+	Moves         []*Move `protobuf:"bytes,3,rep,name=moves,proto3" json:"moves,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -376,6 +440,314 @@ func (x *Exchange) GetLeft() []*Case {
 	return nil
 }
 
+func (x *Exchange) GetMoves() []*Move {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+// Move is what one merge or split did to a signal.
+type Move struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CurationId    string                 `protobuf:"bytes,1,opt,name=curation_id,json=curationId,proto3" json:"curation_id,omitempty"`
+	FromCaseId    string                 `protobuf:"bytes,2,opt,name=from_case_id,json=fromCaseId,proto3" json:"from_case_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Move) Reset() {
+	*x = Move{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Move) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Move) ProtoMessage() {}
+
+func (x *Move) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Move.ProtoReflect.Descriptor instead.
+func (*Move) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Move) GetCurationId() string {
+	if x != nil {
+		return x.CurationId
+	}
+	return ""
+}
+
+func (x *Move) GetFromCaseId() string {
+	if x != nil {
+		return x.FromCaseId
+	}
+	return ""
+}
+
+// CaseCuration is what people and the periodic pass said about a case. It
+// stands beside the case, which is summed up from its signals.
+type CaseCuration struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	CaseId   string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	Title    string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	Assignee string                 `protobuf:"bytes,3,opt,name=assignee,proto3" json:"assignee,omitempty"`
+	// Empty where nobody said anything.
+	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	// When the state became "solved".
+	SolvedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=solved_at,json=solvedAt,proto3" json:"solved_at,omitempty"`
+	// The event whose answer holds.
+	Answer *v11.CurationEvent `protobuf:"bytes,6,opt,name=answer,proto3" json:"answer,omitempty"`
+	// From the most typical members, and how many negative ones there were.
+	TypicalTitle string `protobuf:"bytes,7,opt,name=typical_title,json=typicalTitle,proto3" json:"typical_title,omitempty"`
+	Summary      string `protobuf:"bytes,8,opt,name=summary,proto3" json:"summary,omitempty"`
+	Summarized   uint32 `protobuf:"varint,9,opt,name=summarized,proto3" json:"summarized,omitempty"`
+	// The case that it was merged into, and by which event.
+	MergedInto string `protobuf:"bytes,10,opt,name=merged_into,json=mergedInto,proto3" json:"merged_into,omitempty"`
+	MergedBy   string `protobuf:"bytes,11,opt,name=merged_by,json=mergedBy,proto3" json:"merged_by,omitempty"`
+	// Cases that the pass must leave apart from this one, since somebody undid
+	// their merge or split; at most 100.
+	Apart []string `protobuf:"bytes,12,rep,name=apart,proto3" json:"apart,omitempty"`
+	// The last event that changed this.
+	LastEdit string `protobuf:"bytes,13,opt,name=last_edit,json=lastEdit,proto3" json:"last_edit,omitempty"`
+	// Where the case came from a split: the query whose vector stands for it.
+	Anchor        string `protobuf:"bytes,14,opt,name=anchor,proto3" json:"anchor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaseCuration) Reset() {
+	*x = CaseCuration{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaseCuration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaseCuration) ProtoMessage() {}
+
+func (x *CaseCuration) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaseCuration.ProtoReflect.Descriptor instead.
+func (*CaseCuration) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CaseCuration) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *CaseCuration) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *CaseCuration) GetAssignee() string {
+	if x != nil {
+		return x.Assignee
+	}
+	return ""
+}
+
+func (x *CaseCuration) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *CaseCuration) GetSolvedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SolvedAt
+	}
+	return nil
+}
+
+func (x *CaseCuration) GetAnswer() *v11.CurationEvent {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *CaseCuration) GetTypicalTitle() string {
+	if x != nil {
+		return x.TypicalTitle
+	}
+	return ""
+}
+
+func (x *CaseCuration) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *CaseCuration) GetSummarized() uint32 {
+	if x != nil {
+		return x.Summarized
+	}
+	return 0
+}
+
+func (x *CaseCuration) GetMergedInto() string {
+	if x != nil {
+		return x.MergedInto
+	}
+	return ""
+}
+
+func (x *CaseCuration) GetMergedBy() string {
+	if x != nil {
+		return x.MergedBy
+	}
+	return ""
+}
+
+func (x *CaseCuration) GetApart() []string {
+	if x != nil {
+		return x.Apart
+	}
+	return nil
+}
+
+func (x *CaseCuration) GetLastEdit() string {
+	if x != nil {
+		return x.LastEdit
+	}
+	return ""
+}
+
+func (x *CaseCuration) GetAnchor() string {
+	if x != nil {
+		return x.Anchor
+	}
+	return ""
+}
+
+// CaseEdit is a change of a case as it was applied.
+type CaseEdit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Event *v11.CurationEvent     `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	// Why it was not applied; empty where it was.
+	Refused string `protobuf:"bytes,2,opt,name=refused,proto3" json:"refused,omitempty"`
+	// What held before and after, of a change that has such.
+	Before *CaseCuration `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	After  *CaseCuration `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	// The event that took it back.
+	UndoneBy string `protobuf:"bytes,5,opt,name=undone_by,json=undoneBy,proto3" json:"undone_by,omitempty"`
+	// Signals that it moved.
+	Moved         uint32 `protobuf:"varint,6,opt,name=moved,proto3" json:"moved,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaseEdit) Reset() {
+	*x = CaseEdit{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaseEdit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaseEdit) ProtoMessage() {}
+
+func (x *CaseEdit) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaseEdit.ProtoReflect.Descriptor instead.
+func (*CaseEdit) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CaseEdit) GetEvent() *v11.CurationEvent {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *CaseEdit) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *CaseEdit) GetBefore() *CaseCuration {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *CaseEdit) GetAfter() *CaseCuration {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *CaseEdit) GetUndoneBy() string {
+	if x != nil {
+		return x.UndoneBy
+	}
+	return ""
+}
+
+func (x *CaseEdit) GetMoved() uint32 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
+}
+
 type GetCaseRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	CaseId        string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
@@ -385,7 +757,7 @@ type GetCaseRequest struct {
 
 func (x *GetCaseRequest) Reset() {
 	*x = GetCaseRequest{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[3]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +769,7 @@ func (x *GetCaseRequest) String() string {
 func (*GetCaseRequest) ProtoMessage() {}
 
 func (x *GetCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[3]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +782,7 @@ func (x *GetCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCaseRequest.ProtoReflect.Descriptor instead.
 func (*GetCaseRequest) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{3}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetCaseRequest) GetCaseId() string {
@@ -429,7 +801,7 @@ type GetCaseResponse struct {
 
 func (x *GetCaseResponse) Reset() {
 	*x = GetCaseResponse{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[4]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +813,7 @@ func (x *GetCaseResponse) String() string {
 func (*GetCaseResponse) ProtoMessage() {}
 
 func (x *GetCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[4]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +826,7 @@ func (x *GetCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCaseResponse.ProtoReflect.Descriptor instead.
 func (*GetCaseResponse) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{4}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetCaseResponse) GetCase() *Case {
@@ -466,7 +838,8 @@ func (x *GetCaseResponse) GetCase() *Case {
 
 type ListCasesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty for all.
+	// "new", "triaged", "in_progress", "solved", "regressed", "muted", "withdrawn" or
+	// "merged"; empty for all but the last two.
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	// At most 1,000; 0 means 50.
 	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
@@ -476,7 +849,7 @@ type ListCasesRequest struct {
 
 func (x *ListCasesRequest) Reset() {
 	*x = ListCasesRequest{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[5]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -488,7 +861,7 @@ func (x *ListCasesRequest) String() string {
 func (*ListCasesRequest) ProtoMessage() {}
 
 func (x *ListCasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[5]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -501,7 +874,7 @@ func (x *ListCasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCasesRequest.ProtoReflect.Descriptor instead.
 func (*ListCasesRequest) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{5}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListCasesRequest) GetState() string {
@@ -528,7 +901,7 @@ type ListCasesResponse struct {
 
 func (x *ListCasesResponse) Reset() {
 	*x = ListCasesResponse{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[6]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +913,7 @@ func (x *ListCasesResponse) String() string {
 func (*ListCasesResponse) ProtoMessage() {}
 
 func (x *ListCasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[6]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +926,7 @@ func (x *ListCasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCasesResponse.ProtoReflect.Descriptor instead.
 func (*ListCasesResponse) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{6}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListCasesResponse) GetCases() []*Case {
@@ -563,11 +936,754 @@ func (x *ListCasesResponse) GetCases() []*Case {
 	return nil
 }
 
+type ListCaseEditsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CaseId string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	// At most 1,000; 0 means 50.
+	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCaseEditsRequest) Reset() {
+	*x = ListCaseEditsRequest{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCaseEditsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCaseEditsRequest) ProtoMessage() {}
+
+func (x *ListCaseEditsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCaseEditsRequest.ProtoReflect.Descriptor instead.
+func (*ListCaseEditsRequest) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListCaseEditsRequest) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *ListCaseEditsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListCaseEditsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Newest first.
+	Edits         []*CaseEdit `protobuf:"bytes,1,rep,name=edits,proto3" json:"edits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCaseEditsResponse) Reset() {
+	*x = ListCaseEditsResponse{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCaseEditsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCaseEditsResponse) ProtoMessage() {}
+
+func (x *ListCaseEditsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCaseEditsResponse.ProtoReflect.Descriptor instead.
+func (*ListCaseEditsResponse) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListCaseEditsResponse) GetEdits() []*CaseEdit {
+	if x != nil {
+		return x.Edits
+	}
+	return nil
+}
+
+type UpdateCaseRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CaseId string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	// Empty gives the title back to the case's own words.
+	Title *string `protobuf:"bytes,2,opt,name=title,proto3,oneof" json:"title,omitempty"`
+	// Empty for nobody.
+	Assignee *string `protobuf:"bytes,3,opt,name=assignee,proto3,oneof" json:"assignee,omitempty"`
+	// "new", "triaged", "in_progress", "solved" or "muted".
+	State *string `protobuf:"bytes,4,opt,name=state,proto3,oneof" json:"state,omitempty"`
+	Note  string  `protobuf:"bytes,5,opt,name=note,proto3" json:"note,omitempty"`
+	// Who changes it; defaults to the key's id.
+	By            string `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateCaseRequest) Reset() {
+	*x = UpdateCaseRequest{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateCaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateCaseRequest) ProtoMessage() {}
+
+func (x *UpdateCaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateCaseRequest.ProtoReflect.Descriptor instead.
+func (*UpdateCaseRequest) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *UpdateCaseRequest) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *UpdateCaseRequest) GetTitle() string {
+	if x != nil && x.Title != nil {
+		return *x.Title
+	}
+	return ""
+}
+
+func (x *UpdateCaseRequest) GetAssignee() string {
+	if x != nil && x.Assignee != nil {
+		return *x.Assignee
+	}
+	return ""
+}
+
+func (x *UpdateCaseRequest) GetState() string {
+	if x != nil && x.State != nil {
+		return *x.State
+	}
+	return ""
+}
+
+func (x *UpdateCaseRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *UpdateCaseRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type UpdateCaseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Case  *Case                  `protobuf:"bytes,1,opt,name=case,proto3" json:"case,omitempty"`
+	// To undo it by; empty where nothing had to be changed.
+	CurationId    string `protobuf:"bytes,2,opt,name=curation_id,json=curationId,proto3" json:"curation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateCaseResponse) Reset() {
+	*x = UpdateCaseResponse{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateCaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateCaseResponse) ProtoMessage() {}
+
+func (x *UpdateCaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateCaseResponse.ProtoReflect.Descriptor instead.
+func (*UpdateCaseResponse) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *UpdateCaseResponse) GetCase() *Case {
+	if x != nil {
+		return x.Case
+	}
+	return nil
+}
+
+func (x *UpdateCaseResponse) GetCurationId() string {
+	if x != nil {
+		return x.CurationId
+	}
+	return ""
+}
+
+type SolveCaseRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CaseId string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	// One of the two is required.
+	Answer        string `protobuf:"bytes,2,opt,name=answer,proto3" json:"answer,omitempty"`
+	Clarification string `protobuf:"bytes,3,opt,name=clarification,proto3" json:"clarification,omitempty"`
+	Note          string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	By            string `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SolveCaseRequest) Reset() {
+	*x = SolveCaseRequest{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SolveCaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SolveCaseRequest) ProtoMessage() {}
+
+func (x *SolveCaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SolveCaseRequest.ProtoReflect.Descriptor instead.
+func (*SolveCaseRequest) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SolveCaseRequest) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *SolveCaseRequest) GetAnswer() string {
+	if x != nil {
+		return x.Answer
+	}
+	return ""
+}
+
+func (x *SolveCaseRequest) GetClarification() string {
+	if x != nil {
+		return x.Clarification
+	}
+	return ""
+}
+
+func (x *SolveCaseRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *SolveCaseRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type SolveCaseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Case          *Case                  `protobuf:"bytes,1,opt,name=case,proto3" json:"case,omitempty"`
+	CurationId    string                 `protobuf:"bytes,2,opt,name=curation_id,json=curationId,proto3" json:"curation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SolveCaseResponse) Reset() {
+	*x = SolveCaseResponse{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SolveCaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SolveCaseResponse) ProtoMessage() {}
+
+func (x *SolveCaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SolveCaseResponse.ProtoReflect.Descriptor instead.
+func (*SolveCaseResponse) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SolveCaseResponse) GetCase() *Case {
+	if x != nil {
+		return x.Case
+	}
+	return nil
+}
+
+func (x *SolveCaseResponse) GetCurationId() string {
+	if x != nil {
+		return x.CurationId
+	}
+	return ""
+}
+
+type MergeCaseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The case that goes.
+	CaseId string `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	// The case that stays, with its id, title and answer.
+	IntoCaseId    string `protobuf:"bytes,2,opt,name=into_case_id,json=intoCaseId,proto3" json:"into_case_id,omitempty"`
+	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	By            string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeCaseRequest) Reset() {
+	*x = MergeCaseRequest{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeCaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeCaseRequest) ProtoMessage() {}
+
+func (x *MergeCaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeCaseRequest.ProtoReflect.Descriptor instead.
+func (*MergeCaseRequest) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *MergeCaseRequest) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *MergeCaseRequest) GetIntoCaseId() string {
+	if x != nil {
+		return x.IntoCaseId
+	}
+	return ""
+}
+
+func (x *MergeCaseRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *MergeCaseRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type MergeCaseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The case that stays.
+	Case          *Case  `protobuf:"bytes,1,opt,name=case,proto3" json:"case,omitempty"`
+	CurationId    string `protobuf:"bytes,2,opt,name=curation_id,json=curationId,proto3" json:"curation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeCaseResponse) Reset() {
+	*x = MergeCaseResponse{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeCaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeCaseResponse) ProtoMessage() {}
+
+func (x *MergeCaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeCaseResponse.ProtoReflect.Descriptor instead.
+func (*MergeCaseResponse) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *MergeCaseResponse) GetCase() *Case {
+	if x != nil {
+		return x.Case
+	}
+	return nil
+}
+
+func (x *MergeCaseResponse) GetCurationId() string {
+	if x != nil {
+		return x.CurationId
+	}
+	return ""
+}
+
+type SplitCaseRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CaseId string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	// Of signals in the case; at most 5,000.
+	SignalIds []string `protobuf:"bytes,2,rep,name=signal_ids,json=signalIds,proto3" json:"signal_ids,omitempty"`
+	// Of the new case; empty for its own words.
+	Title         string `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
+	Note          string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	By            string `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitCaseRequest) Reset() {
+	*x = SplitCaseRequest{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitCaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitCaseRequest) ProtoMessage() {}
+
+func (x *SplitCaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitCaseRequest.ProtoReflect.Descriptor instead.
+func (*SplitCaseRequest) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SplitCaseRequest) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *SplitCaseRequest) GetSignalIds() []string {
+	if x != nil {
+		return x.SignalIds
+	}
+	return nil
+}
+
+func (x *SplitCaseRequest) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *SplitCaseRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *SplitCaseRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type SplitCaseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new case.
+	Case          *Case  `protobuf:"bytes,1,opt,name=case,proto3" json:"case,omitempty"`
+	CurationId    string `protobuf:"bytes,2,opt,name=curation_id,json=curationId,proto3" json:"curation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitCaseResponse) Reset() {
+	*x = SplitCaseResponse{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitCaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitCaseResponse) ProtoMessage() {}
+
+func (x *SplitCaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitCaseResponse.ProtoReflect.Descriptor instead.
+func (*SplitCaseResponse) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SplitCaseResponse) GetCase() *Case {
+	if x != nil {
+		return x.Case
+	}
+	return nil
+}
+
+func (x *SplitCaseResponse) GetCurationId() string {
+	if x != nil {
+		return x.CurationId
+	}
+	return ""
+}
+
+type UndoCaseEditRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CaseId string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	// The change to take back; empty for the last one that still holds.
+	CurationId    string `protobuf:"bytes,2,opt,name=curation_id,json=curationId,proto3" json:"curation_id,omitempty"`
+	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	By            string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoCaseEditRequest) Reset() {
+	*x = UndoCaseEditRequest{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoCaseEditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoCaseEditRequest) ProtoMessage() {}
+
+func (x *UndoCaseEditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoCaseEditRequest.ProtoReflect.Descriptor instead.
+func (*UndoCaseEditRequest) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *UndoCaseEditRequest) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *UndoCaseEditRequest) GetCurationId() string {
+	if x != nil {
+		return x.CurationId
+	}
+	return ""
+}
+
+func (x *UndoCaseEditRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *UndoCaseEditRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type UndoCaseEditResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Case          *Case                  `protobuf:"bytes,1,opt,name=case,proto3" json:"case,omitempty"`
+	CurationId    string                 `protobuf:"bytes,2,opt,name=curation_id,json=curationId,proto3" json:"curation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoCaseEditResponse) Reset() {
+	*x = UndoCaseEditResponse{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoCaseEditResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoCaseEditResponse) ProtoMessage() {}
+
+func (x *UndoCaseEditResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoCaseEditResponse.ProtoReflect.Descriptor instead.
+func (*UndoCaseEditResponse) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *UndoCaseEditResponse) GetCase() *Case {
+	if x != nil {
+		return x.Case
+	}
+	return nil
+}
+
+func (x *UndoCaseEditResponse) GetCurationId() string {
+	if x != nil {
+		return x.CurationId
+	}
+	return ""
+}
+
 var File_hone_cases_v1_cases_proto protoreflect.FileDescriptor
 
 const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\n" +
-	"\x19hone/cases/v1/cases.proto\x12\rhone.cases.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhone/signal/v1/signal.proto\"\x9d\a\n" +
+	"\x19hone/cases/v1/cases.proto\x12\rhone.cases.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fhone/curation/v1/curation.proto\x1a\x1bhone/signal/v1/signal.proto\"\x8e\t\n" +
 	"\x04Case\x12\x17\n" +
 	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x1d\n" +
 	"\n" +
@@ -598,11 +1714,21 @@ const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\vapproved_at\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"approvedAt\x12\x1b\n" +
 	"\treview_id\x18\x18 \x01(\tR\breviewId\x12\x18\n" +
-	"\aversion\x18\x1e \x01(\x04R\aversion\x1a=\n" +
+	"\asummary\x18\x19 \x01(\tR\asummary\x12\x1a\n" +
+	"\bassignee\x18\x1a \x01(\tR\bassignee\x12\x1f\n" +
+	"\vmerged_into\x18\x1b \x01(\tR\n" +
+	"mergedInto\x121\n" +
+	"\x04days\x18\x1c \x03(\v2\x1d.hone.cases.v1.Case.DaysEntryR\x04days\x12\x14\n" +
+	"\x05trend\x18\x1d \x01(\tR\x05trend\x12\x18\n" +
+	"\aversion\x18\x1e \x01(\x04R\aversion\x12\x16\n" +
+	"\x06anchor\x18\x1f \x01(\tR\x06anchor\x1a=\n" +
 	"\x0fCategoriesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1a@\n" +
 	"\x12ModelVersionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1a7\n" +
+	"\tDaysEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x9f\x01\n" +
 	"\n" +
@@ -612,10 +1738,42 @@ const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\n" +
 	"similarity\x18\x03 \x01(\x01R\n" +
 	"similarity\x12\x18\n" +
-	"\afounded\x18\x04 \x01(\bR\afounded\"l\n" +
+	"\afounded\x18\x04 \x01(\bR\afounded\"\x97\x01\n" +
 	"\bExchange\x127\n" +
 	"\tpublished\x18\x01 \x01(\v2\x19.hone.cases.v1.CaseSignalR\tpublished\x12'\n" +
-	"\x04left\x18\x02 \x03(\v2\x13.hone.cases.v1.CaseR\x04left\")\n" +
+	"\x04left\x18\x02 \x03(\v2\x13.hone.cases.v1.CaseR\x04left\x12)\n" +
+	"\x05moves\x18\x03 \x03(\v2\x13.hone.cases.v1.MoveR\x05moves\"I\n" +
+	"\x04Move\x12\x1f\n" +
+	"\vcuration_id\x18\x01 \x01(\tR\n" +
+	"curationId\x12 \n" +
+	"\ffrom_case_id\x18\x02 \x01(\tR\n" +
+	"fromCaseId\"\xc9\x03\n" +
+	"\fCaseCuration\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x1a\n" +
+	"\bassignee\x18\x03 \x01(\tR\bassignee\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x127\n" +
+	"\tsolved_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bsolvedAt\x127\n" +
+	"\x06answer\x18\x06 \x01(\v2\x1f.hone.curation.v1.CurationEventR\x06answer\x12#\n" +
+	"\rtypical_title\x18\a \x01(\tR\ftypicalTitle\x12\x18\n" +
+	"\asummary\x18\b \x01(\tR\asummary\x12\x1e\n" +
+	"\n" +
+	"summarized\x18\t \x01(\rR\n" +
+	"summarized\x12\x1f\n" +
+	"\vmerged_into\x18\n" +
+	" \x01(\tR\n" +
+	"mergedInto\x12\x1b\n" +
+	"\tmerged_by\x18\v \x01(\tR\bmergedBy\x12\x14\n" +
+	"\x05apart\x18\f \x03(\tR\x05apart\x12\x1b\n" +
+	"\tlast_edit\x18\r \x01(\tR\blastEdit\x12\x16\n" +
+	"\x06anchor\x18\x0e \x01(\tR\x06anchor\"\xf6\x01\n" +
+	"\bCaseEdit\x125\n" +
+	"\x05event\x18\x01 \x01(\v2\x1f.hone.curation.v1.CurationEventR\x05event\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\tR\arefused\x123\n" +
+	"\x06before\x18\x03 \x01(\v2\x1b.hone.cases.v1.CaseCurationR\x06before\x121\n" +
+	"\x05after\x18\x04 \x01(\v2\x1b.hone.cases.v1.CaseCurationR\x05after\x12\x1b\n" +
+	"\tundone_by\x18\x05 \x01(\tR\bundoneBy\x12\x14\n" +
+	"\x05moved\x18\x06 \x01(\rR\x05moved\")\n" +
 	"\x0eGetCaseRequest\x12\x17\n" +
 	"\acase_id\x18\x01 \x01(\tR\x06caseId\":\n" +
 	"\x0fGetCaseResponse\x12'\n" +
@@ -624,10 +1782,77 @@ const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\">\n" +
 	"\x11ListCasesResponse\x12)\n" +
-	"\x05cases\x18\x01 \x03(\v2\x13.hone.cases.v1.CaseR\x05cases2\xd7\x01\n" +
+	"\x05cases\x18\x01 \x03(\v2\x13.hone.cases.v1.CaseR\x05cases\"E\n" +
+	"\x14ListCaseEditsRequest\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"F\n" +
+	"\x15ListCaseEditsResponse\x12-\n" +
+	"\x05edits\x18\x01 \x03(\v2\x17.hone.cases.v1.CaseEditR\x05edits\"\xc8\x01\n" +
+	"\x11UpdateCaseRequest\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x19\n" +
+	"\x05title\x18\x02 \x01(\tH\x00R\x05title\x88\x01\x01\x12\x1f\n" +
+	"\bassignee\x18\x03 \x01(\tH\x01R\bassignee\x88\x01\x01\x12\x19\n" +
+	"\x05state\x18\x04 \x01(\tH\x02R\x05state\x88\x01\x01\x12\x12\n" +
+	"\x04note\x18\x05 \x01(\tR\x04note\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02byB\b\n" +
+	"\x06_titleB\v\n" +
+	"\t_assigneeB\b\n" +
+	"\x06_state\"^\n" +
+	"\x12UpdateCaseResponse\x12'\n" +
+	"\x04case\x18\x01 \x01(\v2\x13.hone.cases.v1.CaseR\x04case\x12\x1f\n" +
+	"\vcuration_id\x18\x02 \x01(\tR\n" +
+	"curationId\"\x8d\x01\n" +
+	"\x10SolveCaseRequest\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x16\n" +
+	"\x06answer\x18\x02 \x01(\tR\x06answer\x12$\n" +
+	"\rclarification\x18\x03 \x01(\tR\rclarification\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\x12\x0e\n" +
+	"\x02by\x18\x05 \x01(\tR\x02by\"]\n" +
+	"\x11SolveCaseResponse\x12'\n" +
+	"\x04case\x18\x01 \x01(\v2\x13.hone.cases.v1.CaseR\x04case\x12\x1f\n" +
+	"\vcuration_id\x18\x02 \x01(\tR\n" +
+	"curationId\"q\n" +
+	"\x10MergeCaseRequest\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12 \n" +
+	"\finto_case_id\x18\x02 \x01(\tR\n" +
+	"intoCaseId\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"]\n" +
+	"\x11MergeCaseResponse\x12'\n" +
+	"\x04case\x18\x01 \x01(\v2\x13.hone.cases.v1.CaseR\x04case\x12\x1f\n" +
+	"\vcuration_id\x18\x02 \x01(\tR\n" +
+	"curationId\"\x84\x01\n" +
+	"\x10SplitCaseRequest\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x1d\n" +
+	"\n" +
+	"signal_ids\x18\x02 \x03(\tR\tsignalIds\x12\x14\n" +
+	"\x05title\x18\x03 \x01(\tR\x05title\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\x12\x0e\n" +
+	"\x02by\x18\x05 \x01(\tR\x02by\"]\n" +
+	"\x11SplitCaseResponse\x12'\n" +
+	"\x04case\x18\x01 \x01(\v2\x13.hone.cases.v1.CaseR\x04case\x12\x1f\n" +
+	"\vcuration_id\x18\x02 \x01(\tR\n" +
+	"curationId\"s\n" +
+	"\x13UndoCaseEditRequest\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x1f\n" +
+	"\vcuration_id\x18\x02 \x01(\tR\n" +
+	"curationId\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"`\n" +
+	"\x14UndoCaseEditResponse\x12'\n" +
+	"\x04case\x18\x01 \x01(\v2\x13.hone.cases.v1.CaseR\x04case\x12\x1f\n" +
+	"\vcuration_id\x18\x02 \x01(\tR\n" +
+	"curationId2\xa9\a\n" +
 	"\vCaseService\x12e\n" +
 	"\aGetCase\x12\x1d.hone.cases.v1.GetCaseRequest\x1a\x1e.hone.cases.v1.GetCaseResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/cases/{case_id}\x12a\n" +
-	"\tListCases\x12\x1f.hone.cases.v1.ListCasesRequest\x1a .hone.cases.v1.ListCasesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/casesB=Z;github.com/honeloop/hone/proto/gen/go/hone/cases/v1;casesv1b\x06proto3"
+	"\tListCases\x12\x1f.hone.cases.v1.ListCasesRequest\x1a .hone.cases.v1.ListCasesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/cases\x12}\n" +
+	"\rListCaseEdits\x12#.hone.cases.v1.ListCaseEditsRequest\x1a$.hone.cases.v1.ListCaseEditsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/cases/{case_id}/edits\x12q\n" +
+	"\n" +
+	"UpdateCase\x12 .hone.cases.v1.UpdateCaseRequest\x1a!.hone.cases.v1.UpdateCaseResponse\"\x1e\x82\xd3\xe4\x93\x02\x18:\x01*2\x13/v1/cases/{case_id}\x12t\n" +
+	"\tSolveCase\x12\x1f.hone.cases.v1.SolveCaseRequest\x1a .hone.cases.v1.SolveCaseResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/cases/{case_id}:solve\x12t\n" +
+	"\tMergeCase\x12\x1f.hone.cases.v1.MergeCaseRequest\x1a .hone.cases.v1.MergeCaseResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/cases/{case_id}:merge\x12t\n" +
+	"\tSplitCase\x12\x1f.hone.cases.v1.SplitCaseRequest\x1a .hone.cases.v1.SplitCaseResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/cases/{case_id}:split\x12|\n" +
+	"\fUndoCaseEdit\x12\".hone.cases.v1.UndoCaseEditRequest\x1a#.hone.cases.v1.UndoCaseEditResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/cases/{case_id}:undoB=Z;github.com/honeloop/hone/proto/gen/go/hone/cases/v1;casesv1b\x06proto3"
 
 var (
 	file_hone_cases_v1_cases_proto_rawDescOnce sync.Once
@@ -641,41 +1866,83 @@ func file_hone_cases_v1_cases_proto_rawDescGZIP() []byte {
 	return file_hone_cases_v1_cases_proto_rawDescData
 }
 
-var file_hone_cases_v1_cases_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_hone_cases_v1_cases_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_hone_cases_v1_cases_proto_goTypes = []any{
 	(*Case)(nil),                  // 0: hone.cases.v1.Case
 	(*CaseSignal)(nil),            // 1: hone.cases.v1.CaseSignal
 	(*Exchange)(nil),              // 2: hone.cases.v1.Exchange
-	(*GetCaseRequest)(nil),        // 3: hone.cases.v1.GetCaseRequest
-	(*GetCaseResponse)(nil),       // 4: hone.cases.v1.GetCaseResponse
-	(*ListCasesRequest)(nil),      // 5: hone.cases.v1.ListCasesRequest
-	(*ListCasesResponse)(nil),     // 6: hone.cases.v1.ListCasesResponse
-	nil,                           // 7: hone.cases.v1.Case.CategoriesEntry
-	nil,                           // 8: hone.cases.v1.Case.ModelVersionsEntry
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*v1.Signal)(nil),             // 10: hone.signal.v1.Signal
+	(*Move)(nil),                  // 3: hone.cases.v1.Move
+	(*CaseCuration)(nil),          // 4: hone.cases.v1.CaseCuration
+	(*CaseEdit)(nil),              // 5: hone.cases.v1.CaseEdit
+	(*GetCaseRequest)(nil),        // 6: hone.cases.v1.GetCaseRequest
+	(*GetCaseResponse)(nil),       // 7: hone.cases.v1.GetCaseResponse
+	(*ListCasesRequest)(nil),      // 8: hone.cases.v1.ListCasesRequest
+	(*ListCasesResponse)(nil),     // 9: hone.cases.v1.ListCasesResponse
+	(*ListCaseEditsRequest)(nil),  // 10: hone.cases.v1.ListCaseEditsRequest
+	(*ListCaseEditsResponse)(nil), // 11: hone.cases.v1.ListCaseEditsResponse
+	(*UpdateCaseRequest)(nil),     // 12: hone.cases.v1.UpdateCaseRequest
+	(*UpdateCaseResponse)(nil),    // 13: hone.cases.v1.UpdateCaseResponse
+	(*SolveCaseRequest)(nil),      // 14: hone.cases.v1.SolveCaseRequest
+	(*SolveCaseResponse)(nil),     // 15: hone.cases.v1.SolveCaseResponse
+	(*MergeCaseRequest)(nil),      // 16: hone.cases.v1.MergeCaseRequest
+	(*MergeCaseResponse)(nil),     // 17: hone.cases.v1.MergeCaseResponse
+	(*SplitCaseRequest)(nil),      // 18: hone.cases.v1.SplitCaseRequest
+	(*SplitCaseResponse)(nil),     // 19: hone.cases.v1.SplitCaseResponse
+	(*UndoCaseEditRequest)(nil),   // 20: hone.cases.v1.UndoCaseEditRequest
+	(*UndoCaseEditResponse)(nil),  // 21: hone.cases.v1.UndoCaseEditResponse
+	nil,                           // 22: hone.cases.v1.Case.CategoriesEntry
+	nil,                           // 23: hone.cases.v1.Case.ModelVersionsEntry
+	nil,                           // 24: hone.cases.v1.Case.DaysEntry
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*v1.Signal)(nil),             // 26: hone.signal.v1.Signal
+	(*v11.CurationEvent)(nil),     // 27: hone.curation.v1.CurationEvent
 }
 var file_hone_cases_v1_cases_proto_depIdxs = []int32{
-	7,  // 0: hone.cases.v1.Case.categories:type_name -> hone.cases.v1.Case.CategoriesEntry
-	9,  // 1: hone.cases.v1.Case.first_seen:type_name -> google.protobuf.Timestamp
-	9,  // 2: hone.cases.v1.Case.last_seen:type_name -> google.protobuf.Timestamp
-	8,  // 3: hone.cases.v1.Case.model_versions:type_name -> hone.cases.v1.Case.ModelVersionsEntry
-	9,  // 4: hone.cases.v1.Case.approved_at:type_name -> google.protobuf.Timestamp
-	10, // 5: hone.cases.v1.CaseSignal.signal:type_name -> hone.signal.v1.Signal
-	0,  // 6: hone.cases.v1.CaseSignal.case:type_name -> hone.cases.v1.Case
-	1,  // 7: hone.cases.v1.Exchange.published:type_name -> hone.cases.v1.CaseSignal
-	0,  // 8: hone.cases.v1.Exchange.left:type_name -> hone.cases.v1.Case
-	0,  // 9: hone.cases.v1.GetCaseResponse.case:type_name -> hone.cases.v1.Case
-	0,  // 10: hone.cases.v1.ListCasesResponse.cases:type_name -> hone.cases.v1.Case
-	3,  // 11: hone.cases.v1.CaseService.GetCase:input_type -> hone.cases.v1.GetCaseRequest
-	5,  // 12: hone.cases.v1.CaseService.ListCases:input_type -> hone.cases.v1.ListCasesRequest
-	4,  // 13: hone.cases.v1.CaseService.GetCase:output_type -> hone.cases.v1.GetCaseResponse
-	6,  // 14: hone.cases.v1.CaseService.ListCases:output_type -> hone.cases.v1.ListCasesResponse
-	13, // [13:15] is the sub-list for method output_type
-	11, // [11:13] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	22, // 0: hone.cases.v1.Case.categories:type_name -> hone.cases.v1.Case.CategoriesEntry
+	25, // 1: hone.cases.v1.Case.first_seen:type_name -> google.protobuf.Timestamp
+	25, // 2: hone.cases.v1.Case.last_seen:type_name -> google.protobuf.Timestamp
+	23, // 3: hone.cases.v1.Case.model_versions:type_name -> hone.cases.v1.Case.ModelVersionsEntry
+	25, // 4: hone.cases.v1.Case.approved_at:type_name -> google.protobuf.Timestamp
+	24, // 5: hone.cases.v1.Case.days:type_name -> hone.cases.v1.Case.DaysEntry
+	26, // 6: hone.cases.v1.CaseSignal.signal:type_name -> hone.signal.v1.Signal
+	0,  // 7: hone.cases.v1.CaseSignal.case:type_name -> hone.cases.v1.Case
+	1,  // 8: hone.cases.v1.Exchange.published:type_name -> hone.cases.v1.CaseSignal
+	0,  // 9: hone.cases.v1.Exchange.left:type_name -> hone.cases.v1.Case
+	3,  // 10: hone.cases.v1.Exchange.moves:type_name -> hone.cases.v1.Move
+	25, // 11: hone.cases.v1.CaseCuration.solved_at:type_name -> google.protobuf.Timestamp
+	27, // 12: hone.cases.v1.CaseCuration.answer:type_name -> hone.curation.v1.CurationEvent
+	27, // 13: hone.cases.v1.CaseEdit.event:type_name -> hone.curation.v1.CurationEvent
+	4,  // 14: hone.cases.v1.CaseEdit.before:type_name -> hone.cases.v1.CaseCuration
+	4,  // 15: hone.cases.v1.CaseEdit.after:type_name -> hone.cases.v1.CaseCuration
+	0,  // 16: hone.cases.v1.GetCaseResponse.case:type_name -> hone.cases.v1.Case
+	0,  // 17: hone.cases.v1.ListCasesResponse.cases:type_name -> hone.cases.v1.Case
+	5,  // 18: hone.cases.v1.ListCaseEditsResponse.edits:type_name -> hone.cases.v1.CaseEdit
+	0,  // 19: hone.cases.v1.UpdateCaseResponse.case:type_name -> hone.cases.v1.Case
+	0,  // 20: hone.cases.v1.SolveCaseResponse.case:type_name -> hone.cases.v1.Case
+	0,  // 21: hone.cases.v1.MergeCaseResponse.case:type_name -> hone.cases.v1.Case
+	0,  // 22: hone.cases.v1.SplitCaseResponse.case:type_name -> hone.cases.v1.Case
+	0,  // 23: hone.cases.v1.UndoCaseEditResponse.case:type_name -> hone.cases.v1.Case
+	6,  // 24: hone.cases.v1.CaseService.GetCase:input_type -> hone.cases.v1.GetCaseRequest
+	8,  // 25: hone.cases.v1.CaseService.ListCases:input_type -> hone.cases.v1.ListCasesRequest
+	10, // 26: hone.cases.v1.CaseService.ListCaseEdits:input_type -> hone.cases.v1.ListCaseEditsRequest
+	12, // 27: hone.cases.v1.CaseService.UpdateCase:input_type -> hone.cases.v1.UpdateCaseRequest
+	14, // 28: hone.cases.v1.CaseService.SolveCase:input_type -> hone.cases.v1.SolveCaseRequest
+	16, // 29: hone.cases.v1.CaseService.MergeCase:input_type -> hone.cases.v1.MergeCaseRequest
+	18, // 30: hone.cases.v1.CaseService.SplitCase:input_type -> hone.cases.v1.SplitCaseRequest
+	20, // 31: hone.cases.v1.CaseService.UndoCaseEdit:input_type -> hone.cases.v1.UndoCaseEditRequest
+	7,  // 32: hone.cases.v1.CaseService.GetCase:output_type -> hone.cases.v1.GetCaseResponse
+	9,  // 33: hone.cases.v1.CaseService.ListCases:output_type -> hone.cases.v1.ListCasesResponse
+	11, // 34: hone.cases.v1.CaseService.ListCaseEdits:output_type -> hone.cases.v1.ListCaseEditsResponse
+	13, // 35: hone.cases.v1.CaseService.UpdateCase:output_type -> hone.cases.v1.UpdateCaseResponse
+	15, // 36: hone.cases.v1.CaseService.SolveCase:output_type -> hone.cases.v1.SolveCaseResponse
+	17, // 37: hone.cases.v1.CaseService.MergeCase:output_type -> hone.cases.v1.MergeCaseResponse
+	19, // 38: hone.cases.v1.CaseService.SplitCase:output_type -> hone.cases.v1.SplitCaseResponse
+	21, // 39: hone.cases.v1.CaseService.UndoCaseEdit:output_type -> hone.cases.v1.UndoCaseEditResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_hone_cases_v1_cases_proto_init() }
@@ -683,13 +1950,14 @@ func file_hone_cases_v1_cases_proto_init() {
 	if File_hone_cases_v1_cases_proto != nil {
 		return
 	}
+	file_hone_cases_v1_cases_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_cases_v1_cases_proto_rawDesc), len(file_hone_cases_v1_cases_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

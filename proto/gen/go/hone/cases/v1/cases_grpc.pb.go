@@ -21,18 +21,40 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	CaseService_GetCase_FullMethodName   = "/hone.cases.v1.CaseService/GetCase"
-	CaseService_ListCases_FullMethodName = "/hone.cases.v1.CaseService/ListCases"
+	CaseService_GetCase_FullMethodName       = "/hone.cases.v1.CaseService/GetCase"
+	CaseService_ListCases_FullMethodName     = "/hone.cases.v1.CaseService/ListCases"
+	CaseService_ListCaseEdits_FullMethodName = "/hone.cases.v1.CaseService/ListCaseEdits"
+	CaseService_UpdateCase_FullMethodName    = "/hone.cases.v1.CaseService/UpdateCase"
+	CaseService_SolveCase_FullMethodName     = "/hone.cases.v1.CaseService/SolveCase"
+	CaseService_MergeCase_FullMethodName     = "/hone.cases.v1.CaseService/MergeCase"
+	CaseService_SplitCase_FullMethodName     = "/hone.cases.v1.CaseService/SplitCase"
+	CaseService_UndoCaseEdit_FullMethodName  = "/hone.cases.v1.CaseService/UndoCaseEdit"
 )
 
 // CaseServiceClient is the client API for CaseService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// CaseService reads cases from the semantic index.
+// CaseService reads cases from the semantic index, and changes them. A change
+// answers when it stands in the log and is applied. The same change again
+// changes nothing.
 type CaseServiceClient interface {
 	GetCase(ctx context.Context, in *GetCaseRequest, opts ...grpc.CallOption) (*GetCaseResponse, error)
 	ListCases(ctx context.Context, in *ListCasesRequest, opts ...grpc.CallOption) (*ListCasesResponse, error)
+	// ListCaseEdits reads what was changed on a case, newest first.
+	ListCaseEdits(ctx context.Context, in *ListCaseEditsRequest, opts ...grpc.CallOption) (*ListCaseEditsResponse, error)
+	// UpdateCase renames, assigns, and sets the state. What the request does not
+	// have stays.
+	UpdateCase(ctx context.Context, in *UpdateCaseRequest, opts ...grpc.CallOption) (*UpdateCaseResponse, error)
+	// SolveCase approves an answer, or a clarification, for a case.
+	SolveCase(ctx context.Context, in *SolveCaseRequest, opts ...grpc.CallOption) (*SolveCaseResponse, error)
+	// MergeCase moves all of a case's signals into another case. What comes near
+	// it later goes there too.
+	MergeCase(ctx context.Context, in *MergeCaseRequest, opts ...grpc.CallOption) (*MergeCaseResponse, error)
+	// SplitCase moves some of a case's signals into a new case.
+	SplitCase(ctx context.Context, in *SplitCaseRequest, opts ...grpc.CallOption) (*SplitCaseResponse, error)
+	// UndoCaseEdit takes a change back, whoever made it.
+	UndoCaseEdit(ctx context.Context, in *UndoCaseEditRequest, opts ...grpc.CallOption) (*UndoCaseEditResponse, error)
 }
 
 type caseServiceClient struct {
@@ -63,14 +85,90 @@ func (c *caseServiceClient) ListCases(ctx context.Context, in *ListCasesRequest,
 	return out, nil
 }
 
+func (c *caseServiceClient) ListCaseEdits(ctx context.Context, in *ListCaseEditsRequest, opts ...grpc.CallOption) (*ListCaseEditsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCaseEditsResponse)
+	err := c.cc.Invoke(ctx, CaseService_ListCaseEdits_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *caseServiceClient) UpdateCase(ctx context.Context, in *UpdateCaseRequest, opts ...grpc.CallOption) (*UpdateCaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateCaseResponse)
+	err := c.cc.Invoke(ctx, CaseService_UpdateCase_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *caseServiceClient) SolveCase(ctx context.Context, in *SolveCaseRequest, opts ...grpc.CallOption) (*SolveCaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SolveCaseResponse)
+	err := c.cc.Invoke(ctx, CaseService_SolveCase_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *caseServiceClient) MergeCase(ctx context.Context, in *MergeCaseRequest, opts ...grpc.CallOption) (*MergeCaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MergeCaseResponse)
+	err := c.cc.Invoke(ctx, CaseService_MergeCase_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *caseServiceClient) SplitCase(ctx context.Context, in *SplitCaseRequest, opts ...grpc.CallOption) (*SplitCaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SplitCaseResponse)
+	err := c.cc.Invoke(ctx, CaseService_SplitCase_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *caseServiceClient) UndoCaseEdit(ctx context.Context, in *UndoCaseEditRequest, opts ...grpc.CallOption) (*UndoCaseEditResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndoCaseEditResponse)
+	err := c.cc.Invoke(ctx, CaseService_UndoCaseEdit_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CaseServiceServer is the server API for CaseService service.
 // All implementations must embed UnimplementedCaseServiceServer
 // for forward compatibility.
 //
-// CaseService reads cases from the semantic index.
+// CaseService reads cases from the semantic index, and changes them. A change
+// answers when it stands in the log and is applied. The same change again
+// changes nothing.
 type CaseServiceServer interface {
 	GetCase(context.Context, *GetCaseRequest) (*GetCaseResponse, error)
 	ListCases(context.Context, *ListCasesRequest) (*ListCasesResponse, error)
+	// ListCaseEdits reads what was changed on a case, newest first.
+	ListCaseEdits(context.Context, *ListCaseEditsRequest) (*ListCaseEditsResponse, error)
+	// UpdateCase renames, assigns, and sets the state. What the request does not
+	// have stays.
+	UpdateCase(context.Context, *UpdateCaseRequest) (*UpdateCaseResponse, error)
+	// SolveCase approves an answer, or a clarification, for a case.
+	SolveCase(context.Context, *SolveCaseRequest) (*SolveCaseResponse, error)
+	// MergeCase moves all of a case's signals into another case. What comes near
+	// it later goes there too.
+	MergeCase(context.Context, *MergeCaseRequest) (*MergeCaseResponse, error)
+	// SplitCase moves some of a case's signals into a new case.
+	SplitCase(context.Context, *SplitCaseRequest) (*SplitCaseResponse, error)
+	// UndoCaseEdit takes a change back, whoever made it.
+	UndoCaseEdit(context.Context, *UndoCaseEditRequest) (*UndoCaseEditResponse, error)
 	mustEmbedUnimplementedCaseServiceServer()
 }
 
@@ -86,6 +184,24 @@ func (UnimplementedCaseServiceServer) GetCase(context.Context, *GetCaseRequest) 
 }
 func (UnimplementedCaseServiceServer) ListCases(context.Context, *ListCasesRequest) (*ListCasesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListCases not implemented")
+}
+func (UnimplementedCaseServiceServer) ListCaseEdits(context.Context, *ListCaseEditsRequest) (*ListCaseEditsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCaseEdits not implemented")
+}
+func (UnimplementedCaseServiceServer) UpdateCase(context.Context, *UpdateCaseRequest) (*UpdateCaseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateCase not implemented")
+}
+func (UnimplementedCaseServiceServer) SolveCase(context.Context, *SolveCaseRequest) (*SolveCaseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SolveCase not implemented")
+}
+func (UnimplementedCaseServiceServer) MergeCase(context.Context, *MergeCaseRequest) (*MergeCaseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MergeCase not implemented")
+}
+func (UnimplementedCaseServiceServer) SplitCase(context.Context, *SplitCaseRequest) (*SplitCaseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SplitCase not implemented")
+}
+func (UnimplementedCaseServiceServer) UndoCaseEdit(context.Context, *UndoCaseEditRequest) (*UndoCaseEditResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UndoCaseEdit not implemented")
 }
 func (UnimplementedCaseServiceServer) mustEmbedUnimplementedCaseServiceServer() {}
 func (UnimplementedCaseServiceServer) testEmbeddedByValue()                     {}
@@ -144,6 +260,114 @@ func _CaseService_ListCases_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CaseService_ListCaseEdits_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCaseEditsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CaseServiceServer).ListCaseEdits(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CaseService_ListCaseEdits_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CaseServiceServer).ListCaseEdits(ctx, req.(*ListCaseEditsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CaseService_UpdateCase_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateCaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CaseServiceServer).UpdateCase(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CaseService_UpdateCase_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CaseServiceServer).UpdateCase(ctx, req.(*UpdateCaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CaseService_SolveCase_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SolveCaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CaseServiceServer).SolveCase(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CaseService_SolveCase_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CaseServiceServer).SolveCase(ctx, req.(*SolveCaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CaseService_MergeCase_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MergeCaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CaseServiceServer).MergeCase(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CaseService_MergeCase_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CaseServiceServer).MergeCase(ctx, req.(*MergeCaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CaseService_SplitCase_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SplitCaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CaseServiceServer).SplitCase(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CaseService_SplitCase_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CaseServiceServer).SplitCase(ctx, req.(*SplitCaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CaseService_UndoCaseEdit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndoCaseEditRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CaseServiceServer).UndoCaseEdit(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CaseService_UndoCaseEdit_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CaseServiceServer).UndoCaseEdit(ctx, req.(*UndoCaseEditRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CaseService_ServiceDesc is the grpc.ServiceDesc for CaseService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -158,6 +382,30 @@ var CaseService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListCases",
 			Handler:    _CaseService_ListCases_Handler,
+		},
+		{
+			MethodName: "ListCaseEdits",
+			Handler:    _CaseService_ListCaseEdits_Handler,
+		},
+		{
+			MethodName: "UpdateCase",
+			Handler:    _CaseService_UpdateCase_Handler,
+		},
+		{
+			MethodName: "SolveCase",
+			Handler:    _CaseService_SolveCase_Handler,
+		},
+		{
+			MethodName: "MergeCase",
+			Handler:    _CaseService_MergeCase_Handler,
+		},
+		{
+			MethodName: "SplitCase",
+			Handler:    _CaseService_SplitCase_Handler,
+		},
+		{
+			MethodName: "UndoCaseEdit",
+			Handler:    _CaseService_UndoCaseEdit_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

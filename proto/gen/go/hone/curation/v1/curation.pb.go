@@ -167,6 +167,13 @@ type CurationEvent struct {
 	// Types that are valid to be assigned to Payload:
 	//
 	//	*CurationEvent_ReviewDecided
+	//	*CurationEvent_CaseChanged
+	//	*CurationEvent_CaseMerged
+	//	*CurationEvent_CaseSplit
+	//	*CurationEvent_CaseSummarized
+	//	*CurationEvent_CaseEditUndone
+	//	*CurationEvent_PolicyPublished
+	//	*CurationEvent_PolicyShadowed
 	Payload       isCurationEvent_Payload `protobuf_oneof:"payload"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -239,6 +246,69 @@ func (x *CurationEvent) GetReviewDecided() *ReviewDecided {
 	return nil
 }
 
+func (x *CurationEvent) GetCaseChanged() *CaseChanged {
+	if x != nil {
+		if x, ok := x.Payload.(*CurationEvent_CaseChanged); ok {
+			return x.CaseChanged
+		}
+	}
+	return nil
+}
+
+func (x *CurationEvent) GetCaseMerged() *CaseMerged {
+	if x != nil {
+		if x, ok := x.Payload.(*CurationEvent_CaseMerged); ok {
+			return x.CaseMerged
+		}
+	}
+	return nil
+}
+
+func (x *CurationEvent) GetCaseSplit() *CaseSplit {
+	if x != nil {
+		if x, ok := x.Payload.(*CurationEvent_CaseSplit); ok {
+			return x.CaseSplit
+		}
+	}
+	return nil
+}
+
+func (x *CurationEvent) GetCaseSummarized() *CaseSummarized {
+	if x != nil {
+		if x, ok := x.Payload.(*CurationEvent_CaseSummarized); ok {
+			return x.CaseSummarized
+		}
+	}
+	return nil
+}
+
+func (x *CurationEvent) GetCaseEditUndone() *CaseEditUndone {
+	if x != nil {
+		if x, ok := x.Payload.(*CurationEvent_CaseEditUndone); ok {
+			return x.CaseEditUndone
+		}
+	}
+	return nil
+}
+
+func (x *CurationEvent) GetPolicyPublished() *PolicyPublished {
+	if x != nil {
+		if x, ok := x.Payload.(*CurationEvent_PolicyPublished); ok {
+			return x.PolicyPublished
+		}
+	}
+	return nil
+}
+
+func (x *CurationEvent) GetPolicyShadowed() *PolicyShadowed {
+	if x != nil {
+		if x, ok := x.Payload.(*CurationEvent_PolicyShadowed); ok {
+			return x.PolicyShadowed
+		}
+	}
+	return nil
+}
+
 type isCurationEvent_Payload interface {
 	isCurationEvent_Payload()
 }
@@ -247,7 +317,49 @@ type CurationEvent_ReviewDecided struct {
 	ReviewDecided *ReviewDecided `protobuf:"bytes,10,opt,name=review_decided,json=reviewDecided,proto3,oneof"`
 }
 
+type CurationEvent_CaseChanged struct {
+	CaseChanged *CaseChanged `protobuf:"bytes,20,opt,name=case_changed,json=caseChanged,proto3,oneof"`
+}
+
+type CurationEvent_CaseMerged struct {
+	CaseMerged *CaseMerged `protobuf:"bytes,21,opt,name=case_merged,json=caseMerged,proto3,oneof"`
+}
+
+type CurationEvent_CaseSplit struct {
+	CaseSplit *CaseSplit `protobuf:"bytes,22,opt,name=case_split,json=caseSplit,proto3,oneof"`
+}
+
+type CurationEvent_CaseSummarized struct {
+	CaseSummarized *CaseSummarized `protobuf:"bytes,23,opt,name=case_summarized,json=caseSummarized,proto3,oneof"`
+}
+
+type CurationEvent_CaseEditUndone struct {
+	CaseEditUndone *CaseEditUndone `protobuf:"bytes,24,opt,name=case_edit_undone,json=caseEditUndone,proto3,oneof"`
+}
+
+type CurationEvent_PolicyPublished struct {
+	PolicyPublished *PolicyPublished `protobuf:"bytes,30,opt,name=policy_published,json=policyPublished,proto3,oneof"`
+}
+
+type CurationEvent_PolicyShadowed struct {
+	PolicyShadowed *PolicyShadowed `protobuf:"bytes,31,opt,name=policy_shadowed,json=policyShadowed,proto3,oneof"`
+}
+
 func (*CurationEvent_ReviewDecided) isCurationEvent_Payload() {}
+
+func (*CurationEvent_CaseChanged) isCurationEvent_Payload() {}
+
+func (*CurationEvent_CaseMerged) isCurationEvent_Payload() {}
+
+func (*CurationEvent_CaseSplit) isCurationEvent_Payload() {}
+
+func (*CurationEvent_CaseSummarized) isCurationEvent_Payload() {}
+
+func (*CurationEvent_CaseEditUndone) isCurationEvent_Payload() {}
+
+func (*CurationEvent_PolicyPublished) isCurationEvent_Payload() {}
+
+func (*CurationEvent_PolicyShadowed) isCurationEvent_Payload() {}
 
 // ReviewDecided is a reviewer's word on an item.
 type ReviewDecided struct {
@@ -362,6 +474,613 @@ func (x *ReviewDecided) GetDecidedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// PolicyPublished makes a policy the project's. Of two events with one number
+// the first in the log counts, and the other has no effect.
+type PolicyPublished struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One more than that of the version it replaces; the first is 1.
+	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Hash of what the policy says; empty where yaml is.
+	PolicyVersion string `protobuf:"bytes,2,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`
+	// The policy; empty to go back to the routers' own.
+	Yaml string `protobuf:"bytes,3,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	// Who did it, and why.
+	Author string `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
+	Note   string `protobuf:"bytes,5,opt,name=note,proto3" json:"note,omitempty"`
+	// The number of the version whose text it is, where it is a rollback.
+	RollbackOf    uint32 `protobuf:"varint,6,opt,name=rollback_of,json=rollbackOf,proto3" json:"rollback_of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyPublished) Reset() {
+	*x = PolicyPublished{}
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyPublished) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyPublished) ProtoMessage() {}
+
+func (x *PolicyPublished) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyPublished.ProtoReflect.Descriptor instead.
+func (*PolicyPublished) Descriptor() ([]byte, []int) {
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PolicyPublished) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *PolicyPublished) GetPolicyVersion() string {
+	if x != nil {
+		return x.PolicyVersion
+	}
+	return ""
+}
+
+func (x *PolicyPublished) GetYaml() string {
+	if x != nil {
+		return x.Yaml
+	}
+	return ""
+}
+
+func (x *PolicyPublished) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *PolicyPublished) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *PolicyPublished) GetRollbackOf() uint32 {
+	if x != nil {
+		return x.RollbackOf
+	}
+	return 0
+}
+
+// PolicyShadowed lets a policy run beside the live one, or ends that. The
+// latest in the log counts.
+type PolicyShadowed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Derived from policy and start; the id of the shadow that ends where yaml is
+	// empty.
+	ShadowId      string `protobuf:"bytes,1,opt,name=shadow_id,json=shadowId,proto3" json:"shadow_id,omitempty"`
+	PolicyVersion string `protobuf:"bytes,2,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`
+	// The policy; empty to end the shadow.
+	Yaml   string `protobuf:"bytes,3,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	Author string `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
+	Note   string `protobuf:"bytes,5,opt,name=note,proto3" json:"note,omitempty"`
+	// Signals are decided by it from started_at until ends_at.
+	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	EndsAt        *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=ends_at,json=endsAt,proto3" json:"ends_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyShadowed) Reset() {
+	*x = PolicyShadowed{}
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyShadowed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyShadowed) ProtoMessage() {}
+
+func (x *PolicyShadowed) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyShadowed.ProtoReflect.Descriptor instead.
+func (*PolicyShadowed) Descriptor() ([]byte, []int) {
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PolicyShadowed) GetShadowId() string {
+	if x != nil {
+		return x.ShadowId
+	}
+	return ""
+}
+
+func (x *PolicyShadowed) GetPolicyVersion() string {
+	if x != nil {
+		return x.PolicyVersion
+	}
+	return ""
+}
+
+func (x *PolicyShadowed) GetYaml() string {
+	if x != nil {
+		return x.Yaml
+	}
+	return ""
+}
+
+func (x *PolicyShadowed) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *PolicyShadowed) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *PolicyShadowed) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *PolicyShadowed) GetEndsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndsAt
+	}
+	return nil
+}
+
+// CaseChanged sets what people say about a case. What is unset stays.
+type CaseChanged struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	CaseId   string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	Title    *string                `protobuf:"bytes,2,opt,name=title,proto3,oneof" json:"title,omitempty"`
+	Assignee *string                `protobuf:"bytes,3,opt,name=assignee,proto3,oneof" json:"assignee,omitempty"`
+	// "new", "triaged", "in_progress", "solved" or "muted".
+	State *string `protobuf:"bytes,4,opt,name=state,proto3,oneof" json:"state,omitempty"`
+	// The approved answer and clarification, where somebody solved the case.
+	Answer        string `protobuf:"bytes,5,opt,name=answer,proto3" json:"answer,omitempty"`
+	Clarification string `protobuf:"bytes,6,opt,name=clarification,proto3" json:"clarification,omitempty"`
+	Note          string `protobuf:"bytes,7,opt,name=note,proto3" json:"note,omitempty"`
+	By            string `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaseChanged) Reset() {
+	*x = CaseChanged{}
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaseChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaseChanged) ProtoMessage() {}
+
+func (x *CaseChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaseChanged.ProtoReflect.Descriptor instead.
+func (*CaseChanged) Descriptor() ([]byte, []int) {
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CaseChanged) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *CaseChanged) GetTitle() string {
+	if x != nil && x.Title != nil {
+		return *x.Title
+	}
+	return ""
+}
+
+func (x *CaseChanged) GetAssignee() string {
+	if x != nil && x.Assignee != nil {
+		return *x.Assignee
+	}
+	return ""
+}
+
+func (x *CaseChanged) GetState() string {
+	if x != nil && x.State != nil {
+		return *x.State
+	}
+	return ""
+}
+
+func (x *CaseChanged) GetAnswer() string {
+	if x != nil {
+		return x.Answer
+	}
+	return ""
+}
+
+func (x *CaseChanged) GetClarification() string {
+	if x != nil {
+		return x.Clarification
+	}
+	return ""
+}
+
+func (x *CaseChanged) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *CaseChanged) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// CaseMerged moves all signals of a case into another.
+type CaseMerged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The case that goes.
+	CaseId     string `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	IntoCaseId string `protobuf:"bytes,2,opt,name=into_case_id,json=intoCaseId,proto3" json:"into_case_id,omitempty"`
+	Note       string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	// A person; "hone" for the periodic pass.
+	By            string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaseMerged) Reset() {
+	*x = CaseMerged{}
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaseMerged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaseMerged) ProtoMessage() {}
+
+func (x *CaseMerged) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaseMerged.ProtoReflect.Descriptor instead.
+func (*CaseMerged) Descriptor() ([]byte, []int) {
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CaseMerged) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *CaseMerged) GetIntoCaseId() string {
+	if x != nil {
+		return x.IntoCaseId
+	}
+	return ""
+}
+
+func (x *CaseMerged) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *CaseMerged) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// CaseSplit moves signals of a case into a new one.
+type CaseSplit struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CaseId string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	// Derived from the event.
+	NewCaseId string   `protobuf:"bytes,2,opt,name=new_case_id,json=newCaseId,proto3" json:"new_case_id,omitempty"`
+	SignalIds []string `protobuf:"bytes,3,rep,name=signal_ids,json=signalIds,proto3" json:"signal_ids,omitempty"`
+	// Of the new case, where somebody gave one.
+	Title string `protobuf:"bytes,4,opt,name=title,proto3" json:"title,omitempty"`
+	// The query whose vector stands for the new case: its most typical one.
+	Anchor        string `protobuf:"bytes,5,opt,name=anchor,proto3" json:"anchor,omitempty"`
+	Note          string `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`
+	By            string `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaseSplit) Reset() {
+	*x = CaseSplit{}
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaseSplit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaseSplit) ProtoMessage() {}
+
+func (x *CaseSplit) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaseSplit.ProtoReflect.Descriptor instead.
+func (*CaseSplit) Descriptor() ([]byte, []int) {
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CaseSplit) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *CaseSplit) GetNewCaseId() string {
+	if x != nil {
+		return x.NewCaseId
+	}
+	return ""
+}
+
+func (x *CaseSplit) GetSignalIds() []string {
+	if x != nil {
+		return x.SignalIds
+	}
+	return nil
+}
+
+func (x *CaseSplit) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *CaseSplit) GetAnchor() string {
+	if x != nil {
+		return x.Anchor
+	}
+	return ""
+}
+
+func (x *CaseSplit) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *CaseSplit) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// CaseSummarized gives a case words from its most typical members.
+type CaseSummarized struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	CaseId  string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	Title   string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	Summary string                 `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`
+	// Negative signals in the case.
+	Negatives uint32 `protobuf:"varint,4,opt,name=negatives,proto3" json:"negatives,omitempty"`
+	// "medoid", or the model that wrote it.
+	By            string `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaseSummarized) Reset() {
+	*x = CaseSummarized{}
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaseSummarized) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaseSummarized) ProtoMessage() {}
+
+func (x *CaseSummarized) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaseSummarized.ProtoReflect.Descriptor instead.
+func (*CaseSummarized) Descriptor() ([]byte, []int) {
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CaseSummarized) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *CaseSummarized) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *CaseSummarized) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *CaseSummarized) GetNegatives() uint32 {
+	if x != nil {
+		return x.Negatives
+	}
+	return 0
+}
+
+func (x *CaseSummarized) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// CaseEditUndone takes an earlier event about a case back.
+type CaseEditUndone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CaseId        string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	UndoneId      string                 `protobuf:"bytes,2,opt,name=undone_id,json=undoneId,proto3" json:"undone_id,omitempty"`
+	Note          string                 `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaseEditUndone) Reset() {
+	*x = CaseEditUndone{}
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaseEditUndone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaseEditUndone) ProtoMessage() {}
+
+func (x *CaseEditUndone) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaseEditUndone.ProtoReflect.Descriptor instead.
+func (*CaseEditUndone) Descriptor() ([]byte, []int) {
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CaseEditUndone) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *CaseEditUndone) GetUndoneId() string {
+	if x != nil {
+		return x.UndoneId
+	}
+	return ""
+}
+
+func (x *CaseEditUndone) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *CaseEditUndone) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 // DatasetRow is one example for training.
 type DatasetRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -384,7 +1103,7 @@ type DatasetRow struct {
 
 func (x *DatasetRow) Reset() {
 	*x = DatasetRow{}
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[3]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +1115,7 @@ func (x *DatasetRow) String() string {
 func (*DatasetRow) ProtoMessage() {}
 
 func (x *DatasetRow) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[3]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +1128,7 @@ func (x *DatasetRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetRow.ProtoReflect.Descriptor instead.
 func (*DatasetRow) Descriptor() ([]byte, []int) {
-	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{3}
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DatasetRow) GetRowId() string {
@@ -499,7 +1218,7 @@ type Patch struct {
 
 func (x *Patch) Reset() {
 	*x = Patch{}
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[4]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +1230,7 @@ func (x *Patch) String() string {
 func (*Patch) ProtoMessage() {}
 
 func (x *Patch) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[4]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +1243,7 @@ func (x *Patch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Patch.ProtoReflect.Descriptor instead.
 func (*Patch) Descriptor() ([]byte, []int) {
-	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{4}
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Patch) GetPatchId() string {
@@ -588,7 +1307,7 @@ type ListReviewsRequest struct {
 
 func (x *ListReviewsRequest) Reset() {
 	*x = ListReviewsRequest{}
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[5]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +1319,7 @@ func (x *ListReviewsRequest) String() string {
 func (*ListReviewsRequest) ProtoMessage() {}
 
 func (x *ListReviewsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[5]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +1332,7 @@ func (x *ListReviewsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReviewsRequest.ProtoReflect.Descriptor instead.
 func (*ListReviewsRequest) Descriptor() ([]byte, []int) {
-	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{5}
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListReviewsRequest) GetState() string {
@@ -640,7 +1359,7 @@ type ListReviewsResponse struct {
 
 func (x *ListReviewsResponse) Reset() {
 	*x = ListReviewsResponse{}
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[6]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +1371,7 @@ func (x *ListReviewsResponse) String() string {
 func (*ListReviewsResponse) ProtoMessage() {}
 
 func (x *ListReviewsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[6]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +1384,7 @@ func (x *ListReviewsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReviewsResponse.ProtoReflect.Descriptor instead.
 func (*ListReviewsResponse) Descriptor() ([]byte, []int) {
-	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{6}
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListReviewsResponse) GetReviews() []*Review {
@@ -684,7 +1403,7 @@ type GetReviewRequest struct {
 
 func (x *GetReviewRequest) Reset() {
 	*x = GetReviewRequest{}
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[7]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +1415,7 @@ func (x *GetReviewRequest) String() string {
 func (*GetReviewRequest) ProtoMessage() {}
 
 func (x *GetReviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[7]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +1428,7 @@ func (x *GetReviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReviewRequest.ProtoReflect.Descriptor instead.
 func (*GetReviewRequest) Descriptor() ([]byte, []int) {
-	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{7}
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetReviewRequest) GetReviewId() string {
@@ -728,7 +1447,7 @@ type GetReviewResponse struct {
 
 func (x *GetReviewResponse) Reset() {
 	*x = GetReviewResponse{}
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[8]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +1459,7 @@ func (x *GetReviewResponse) String() string {
 func (*GetReviewResponse) ProtoMessage() {}
 
 func (x *GetReviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[8]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +1472,7 @@ func (x *GetReviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReviewResponse.ProtoReflect.Descriptor instead.
 func (*GetReviewResponse) Descriptor() ([]byte, []int) {
-	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{8}
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetReviewResponse) GetReview() *Review {
@@ -780,7 +1499,7 @@ type DecideReviewRequest struct {
 
 func (x *DecideReviewRequest) Reset() {
 	*x = DecideReviewRequest{}
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[9]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +1511,7 @@ func (x *DecideReviewRequest) String() string {
 func (*DecideReviewRequest) ProtoMessage() {}
 
 func (x *DecideReviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[9]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +1524,7 @@ func (x *DecideReviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideReviewRequest.ProtoReflect.Descriptor instead.
 func (*DecideReviewRequest) Descriptor() ([]byte, []int) {
-	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{9}
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DecideReviewRequest) GetReviewId() string {
@@ -859,7 +1578,7 @@ type DecideReviewResponse struct {
 
 func (x *DecideReviewResponse) Reset() {
 	*x = DecideReviewResponse{}
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[10]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1590,7 @@ func (x *DecideReviewResponse) String() string {
 func (*DecideReviewResponse) ProtoMessage() {}
 
 func (x *DecideReviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[10]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1603,7 @@ func (x *DecideReviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideReviewResponse.ProtoReflect.Descriptor instead.
 func (*DecideReviewResponse) Descriptor() ([]byte, []int) {
-	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{10}
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DecideReviewResponse) GetReview() *Review {
@@ -906,7 +1625,7 @@ type ExportDatasetRequest struct {
 
 func (x *ExportDatasetRequest) Reset() {
 	*x = ExportDatasetRequest{}
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[11]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1637,7 @@ func (x *ExportDatasetRequest) String() string {
 func (*ExportDatasetRequest) ProtoMessage() {}
 
 func (x *ExportDatasetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[11]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1650,7 @@ func (x *ExportDatasetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportDatasetRequest.ProtoReflect.Descriptor instead.
 func (*ExportDatasetRequest) Descriptor() ([]byte, []int) {
-	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{11}
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExportDatasetRequest) GetFormat() string {
@@ -958,7 +1677,7 @@ type ListPatchesRequest struct {
 
 func (x *ListPatchesRequest) Reset() {
 	*x = ListPatchesRequest{}
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[12]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1689,7 @@ func (x *ListPatchesRequest) String() string {
 func (*ListPatchesRequest) ProtoMessage() {}
 
 func (x *ListPatchesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[12]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1702,7 @@ func (x *ListPatchesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPatchesRequest.ProtoReflect.Descriptor instead.
 func (*ListPatchesRequest) Descriptor() ([]byte, []int) {
-	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{12}
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListPatchesRequest) GetLimit() uint32 {
@@ -1002,7 +1721,7 @@ type ListPatchesResponse struct {
 
 func (x *ListPatchesResponse) Reset() {
 	*x = ListPatchesResponse{}
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[13]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1733,7 @@ func (x *ListPatchesResponse) String() string {
 func (*ListPatchesResponse) ProtoMessage() {}
 
 func (x *ListPatchesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_curation_v1_curation_proto_msgTypes[13]
+	mi := &file_hone_curation_v1_curation_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1746,7 @@ func (x *ListPatchesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPatchesResponse.ProtoReflect.Descriptor instead.
 func (*ListPatchesResponse) Descriptor() ([]byte, []int) {
-	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{13}
+	return file_hone_curation_v1_curation_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListPatchesResponse) GetPatches() []*Patch {
@@ -1058,7 +1777,7 @@ const file_hone_curation_v1_curation_proto_rawDesc = "" +
 	"created_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\adecided\x18\n" +
 	" \x01(\v2\x1f.hone.curation.v1.ReviewDecidedR\adecided\x12\x18\n" +
-	"\aomitted\x18\v \x03(\tR\aomitted\"\xe1\x01\n" +
+	"\aomitted\x18\v \x03(\tR\aomitted\"\xdc\x05\n" +
 	"\rCurationEvent\x12\x1f\n" +
 	"\vcuration_id\x18\x01 \x01(\tR\n" +
 	"curationId\x12\x1d\n" +
@@ -1067,7 +1786,16 @@ const file_hone_curation_v1_curation_proto_rawDesc = "" +
 	"\voccurred_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"occurredAt\x12H\n" +
 	"\x0ereview_decided\x18\n" +
-	" \x01(\v2\x1f.hone.curation.v1.ReviewDecidedH\x00R\rreviewDecidedB\t\n" +
+	" \x01(\v2\x1f.hone.curation.v1.ReviewDecidedH\x00R\rreviewDecided\x12B\n" +
+	"\fcase_changed\x18\x14 \x01(\v2\x1d.hone.curation.v1.CaseChangedH\x00R\vcaseChanged\x12?\n" +
+	"\vcase_merged\x18\x15 \x01(\v2\x1c.hone.curation.v1.CaseMergedH\x00R\n" +
+	"caseMerged\x12<\n" +
+	"\n" +
+	"case_split\x18\x16 \x01(\v2\x1b.hone.curation.v1.CaseSplitH\x00R\tcaseSplit\x12K\n" +
+	"\x0fcase_summarized\x18\x17 \x01(\v2 .hone.curation.v1.CaseSummarizedH\x00R\x0ecaseSummarized\x12L\n" +
+	"\x10case_edit_undone\x18\x18 \x01(\v2 .hone.curation.v1.CaseEditUndoneH\x00R\x0ecaseEditUndone\x12N\n" +
+	"\x10policy_published\x18\x1e \x01(\v2!.hone.curation.v1.PolicyPublishedH\x00R\x0fpolicyPublished\x12K\n" +
+	"\x0fpolicy_shadowed\x18\x1f \x01(\v2 .hone.curation.v1.PolicyShadowedH\x00R\x0epolicyShadowedB\t\n" +
 	"\apayload\"\xa5\x02\n" +
 	"\rReviewDecided\x12\x1b\n" +
 	"\treview_id\x18\x01 \x01(\tR\breviewId\x12\x1b\n" +
@@ -1079,7 +1807,63 @@ const file_hone_curation_v1_curation_proto_rawDesc = "" +
 	"\x04note\x18\a \x01(\tR\x04note\x12\x1a\n" +
 	"\breviewer\x18\b \x01(\tR\breviewer\x129\n" +
 	"\n" +
-	"decided_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tdecidedAt\"\xbe\x02\n" +
+	"decided_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tdecidedAt\"\xb1\x01\n" +
+	"\x0fPolicyPublished\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12%\n" +
+	"\x0epolicy_version\x18\x02 \x01(\tR\rpolicyVersion\x12\x12\n" +
+	"\x04yaml\x18\x03 \x01(\tR\x04yaml\x12\x16\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\x12\x12\n" +
+	"\x04note\x18\x05 \x01(\tR\x04note\x12\x1f\n" +
+	"\vrollback_of\x18\x06 \x01(\rR\n" +
+	"rollbackOf\"\x84\x02\n" +
+	"\x0ePolicyShadowed\x12\x1b\n" +
+	"\tshadow_id\x18\x01 \x01(\tR\bshadowId\x12%\n" +
+	"\x0epolicy_version\x18\x02 \x01(\tR\rpolicyVersion\x12\x12\n" +
+	"\x04yaml\x18\x03 \x01(\tR\x04yaml\x12\x16\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\x12\x12\n" +
+	"\x04note\x18\x05 \x01(\tR\x04note\x129\n" +
+	"\n" +
+	"started_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x123\n" +
+	"\aends_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06endsAt\"\x80\x02\n" +
+	"\vCaseChanged\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x19\n" +
+	"\x05title\x18\x02 \x01(\tH\x00R\x05title\x88\x01\x01\x12\x1f\n" +
+	"\bassignee\x18\x03 \x01(\tH\x01R\bassignee\x88\x01\x01\x12\x19\n" +
+	"\x05state\x18\x04 \x01(\tH\x02R\x05state\x88\x01\x01\x12\x16\n" +
+	"\x06answer\x18\x05 \x01(\tR\x06answer\x12$\n" +
+	"\rclarification\x18\x06 \x01(\tR\rclarification\x12\x12\n" +
+	"\x04note\x18\a \x01(\tR\x04note\x12\x0e\n" +
+	"\x02by\x18\b \x01(\tR\x02byB\b\n" +
+	"\x06_titleB\v\n" +
+	"\t_assigneeB\b\n" +
+	"\x06_state\"k\n" +
+	"\n" +
+	"CaseMerged\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12 \n" +
+	"\finto_case_id\x18\x02 \x01(\tR\n" +
+	"intoCaseId\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"\xb5\x01\n" +
+	"\tCaseSplit\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x1e\n" +
+	"\vnew_case_id\x18\x02 \x01(\tR\tnewCaseId\x12\x1d\n" +
+	"\n" +
+	"signal_ids\x18\x03 \x03(\tR\tsignalIds\x12\x14\n" +
+	"\x05title\x18\x04 \x01(\tR\x05title\x12\x16\n" +
+	"\x06anchor\x18\x05 \x01(\tR\x06anchor\x12\x12\n" +
+	"\x04note\x18\x06 \x01(\tR\x04note\x12\x0e\n" +
+	"\x02by\x18\a \x01(\tR\x02by\"\x87\x01\n" +
+	"\x0eCaseSummarized\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x18\n" +
+	"\asummary\x18\x03 \x01(\tR\asummary\x12\x1c\n" +
+	"\tnegatives\x18\x04 \x01(\rR\tnegatives\x12\x0e\n" +
+	"\x02by\x18\x05 \x01(\tR\x02by\"j\n" +
+	"\x0eCaseEditUndone\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x1b\n" +
+	"\tundone_id\x18\x02 \x01(\tR\bundoneId\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"\xbe\x02\n" +
 	"\n" +
 	"DatasetRow\x12\x15\n" +
 	"\x06row_id\x18\x01 \x01(\tR\x05rowId\x12\x1d\n" +
@@ -1151,54 +1935,70 @@ func file_hone_curation_v1_curation_proto_rawDescGZIP() []byte {
 	return file_hone_curation_v1_curation_proto_rawDescData
 }
 
-var file_hone_curation_v1_curation_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_hone_curation_v1_curation_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_hone_curation_v1_curation_proto_goTypes = []any{
 	(*Review)(nil),                // 0: hone.curation.v1.Review
 	(*CurationEvent)(nil),         // 1: hone.curation.v1.CurationEvent
 	(*ReviewDecided)(nil),         // 2: hone.curation.v1.ReviewDecided
-	(*DatasetRow)(nil),            // 3: hone.curation.v1.DatasetRow
-	(*Patch)(nil),                 // 4: hone.curation.v1.Patch
-	(*ListReviewsRequest)(nil),    // 5: hone.curation.v1.ListReviewsRequest
-	(*ListReviewsResponse)(nil),   // 6: hone.curation.v1.ListReviewsResponse
-	(*GetReviewRequest)(nil),      // 7: hone.curation.v1.GetReviewRequest
-	(*GetReviewResponse)(nil),     // 8: hone.curation.v1.GetReviewResponse
-	(*DecideReviewRequest)(nil),   // 9: hone.curation.v1.DecideReviewRequest
-	(*DecideReviewResponse)(nil),  // 10: hone.curation.v1.DecideReviewResponse
-	(*ExportDatasetRequest)(nil),  // 11: hone.curation.v1.ExportDatasetRequest
-	(*ListPatchesRequest)(nil),    // 12: hone.curation.v1.ListPatchesRequest
-	(*ListPatchesResponse)(nil),   // 13: hone.curation.v1.ListPatchesResponse
-	(*v1.Signal)(nil),             // 14: hone.signal.v1.Signal
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*httpbody.HttpBody)(nil),     // 16: google.api.HttpBody
+	(*PolicyPublished)(nil),       // 3: hone.curation.v1.PolicyPublished
+	(*PolicyShadowed)(nil),        // 4: hone.curation.v1.PolicyShadowed
+	(*CaseChanged)(nil),           // 5: hone.curation.v1.CaseChanged
+	(*CaseMerged)(nil),            // 6: hone.curation.v1.CaseMerged
+	(*CaseSplit)(nil),             // 7: hone.curation.v1.CaseSplit
+	(*CaseSummarized)(nil),        // 8: hone.curation.v1.CaseSummarized
+	(*CaseEditUndone)(nil),        // 9: hone.curation.v1.CaseEditUndone
+	(*DatasetRow)(nil),            // 10: hone.curation.v1.DatasetRow
+	(*Patch)(nil),                 // 11: hone.curation.v1.Patch
+	(*ListReviewsRequest)(nil),    // 12: hone.curation.v1.ListReviewsRequest
+	(*ListReviewsResponse)(nil),   // 13: hone.curation.v1.ListReviewsResponse
+	(*GetReviewRequest)(nil),      // 14: hone.curation.v1.GetReviewRequest
+	(*GetReviewResponse)(nil),     // 15: hone.curation.v1.GetReviewResponse
+	(*DecideReviewRequest)(nil),   // 16: hone.curation.v1.DecideReviewRequest
+	(*DecideReviewResponse)(nil),  // 17: hone.curation.v1.DecideReviewResponse
+	(*ExportDatasetRequest)(nil),  // 18: hone.curation.v1.ExportDatasetRequest
+	(*ListPatchesRequest)(nil),    // 19: hone.curation.v1.ListPatchesRequest
+	(*ListPatchesResponse)(nil),   // 20: hone.curation.v1.ListPatchesResponse
+	(*v1.Signal)(nil),             // 21: hone.signal.v1.Signal
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*httpbody.HttpBody)(nil),     // 23: google.api.HttpBody
 }
 var file_hone_curation_v1_curation_proto_depIdxs = []int32{
-	14, // 0: hone.curation.v1.Review.signal:type_name -> hone.signal.v1.Signal
-	15, // 1: hone.curation.v1.Review.created_at:type_name -> google.protobuf.Timestamp
+	21, // 0: hone.curation.v1.Review.signal:type_name -> hone.signal.v1.Signal
+	22, // 1: hone.curation.v1.Review.created_at:type_name -> google.protobuf.Timestamp
 	2,  // 2: hone.curation.v1.Review.decided:type_name -> hone.curation.v1.ReviewDecided
-	15, // 3: hone.curation.v1.CurationEvent.occurred_at:type_name -> google.protobuf.Timestamp
+	22, // 3: hone.curation.v1.CurationEvent.occurred_at:type_name -> google.protobuf.Timestamp
 	2,  // 4: hone.curation.v1.CurationEvent.review_decided:type_name -> hone.curation.v1.ReviewDecided
-	15, // 5: hone.curation.v1.ReviewDecided.decided_at:type_name -> google.protobuf.Timestamp
-	15, // 6: hone.curation.v1.DatasetRow.occurred_at:type_name -> google.protobuf.Timestamp
-	15, // 7: hone.curation.v1.Patch.created_at:type_name -> google.protobuf.Timestamp
-	0,  // 8: hone.curation.v1.ListReviewsResponse.reviews:type_name -> hone.curation.v1.Review
-	0,  // 9: hone.curation.v1.GetReviewResponse.review:type_name -> hone.curation.v1.Review
-	0,  // 10: hone.curation.v1.DecideReviewResponse.review:type_name -> hone.curation.v1.Review
-	4,  // 11: hone.curation.v1.ListPatchesResponse.patches:type_name -> hone.curation.v1.Patch
-	5,  // 12: hone.curation.v1.ReviewService.ListReviews:input_type -> hone.curation.v1.ListReviewsRequest
-	7,  // 13: hone.curation.v1.ReviewService.GetReview:input_type -> hone.curation.v1.GetReviewRequest
-	9,  // 14: hone.curation.v1.ReviewService.DecideReview:input_type -> hone.curation.v1.DecideReviewRequest
-	11, // 15: hone.curation.v1.DatasetService.ExportDataset:input_type -> hone.curation.v1.ExportDatasetRequest
-	12, // 16: hone.curation.v1.PatchService.ListPatches:input_type -> hone.curation.v1.ListPatchesRequest
-	6,  // 17: hone.curation.v1.ReviewService.ListReviews:output_type -> hone.curation.v1.ListReviewsResponse
-	8,  // 18: hone.curation.v1.ReviewService.GetReview:output_type -> hone.curation.v1.GetReviewResponse
-	10, // 19: hone.curation.v1.ReviewService.DecideReview:output_type -> hone.curation.v1.DecideReviewResponse
-	16, // 20: hone.curation.v1.DatasetService.ExportDataset:output_type -> google.api.HttpBody
-	13, // 21: hone.curation.v1.PatchService.ListPatches:output_type -> hone.curation.v1.ListPatchesResponse
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	5,  // 5: hone.curation.v1.CurationEvent.case_changed:type_name -> hone.curation.v1.CaseChanged
+	6,  // 6: hone.curation.v1.CurationEvent.case_merged:type_name -> hone.curation.v1.CaseMerged
+	7,  // 7: hone.curation.v1.CurationEvent.case_split:type_name -> hone.curation.v1.CaseSplit
+	8,  // 8: hone.curation.v1.CurationEvent.case_summarized:type_name -> hone.curation.v1.CaseSummarized
+	9,  // 9: hone.curation.v1.CurationEvent.case_edit_undone:type_name -> hone.curation.v1.CaseEditUndone
+	3,  // 10: hone.curation.v1.CurationEvent.policy_published:type_name -> hone.curation.v1.PolicyPublished
+	4,  // 11: hone.curation.v1.CurationEvent.policy_shadowed:type_name -> hone.curation.v1.PolicyShadowed
+	22, // 12: hone.curation.v1.ReviewDecided.decided_at:type_name -> google.protobuf.Timestamp
+	22, // 13: hone.curation.v1.PolicyShadowed.started_at:type_name -> google.protobuf.Timestamp
+	22, // 14: hone.curation.v1.PolicyShadowed.ends_at:type_name -> google.protobuf.Timestamp
+	22, // 15: hone.curation.v1.DatasetRow.occurred_at:type_name -> google.protobuf.Timestamp
+	22, // 16: hone.curation.v1.Patch.created_at:type_name -> google.protobuf.Timestamp
+	0,  // 17: hone.curation.v1.ListReviewsResponse.reviews:type_name -> hone.curation.v1.Review
+	0,  // 18: hone.curation.v1.GetReviewResponse.review:type_name -> hone.curation.v1.Review
+	0,  // 19: hone.curation.v1.DecideReviewResponse.review:type_name -> hone.curation.v1.Review
+	11, // 20: hone.curation.v1.ListPatchesResponse.patches:type_name -> hone.curation.v1.Patch
+	12, // 21: hone.curation.v1.ReviewService.ListReviews:input_type -> hone.curation.v1.ListReviewsRequest
+	14, // 22: hone.curation.v1.ReviewService.GetReview:input_type -> hone.curation.v1.GetReviewRequest
+	16, // 23: hone.curation.v1.ReviewService.DecideReview:input_type -> hone.curation.v1.DecideReviewRequest
+	18, // 24: hone.curation.v1.DatasetService.ExportDataset:input_type -> hone.curation.v1.ExportDatasetRequest
+	19, // 25: hone.curation.v1.PatchService.ListPatches:input_type -> hone.curation.v1.ListPatchesRequest
+	13, // 26: hone.curation.v1.ReviewService.ListReviews:output_type -> hone.curation.v1.ListReviewsResponse
+	15, // 27: hone.curation.v1.ReviewService.GetReview:output_type -> hone.curation.v1.GetReviewResponse
+	17, // 28: hone.curation.v1.ReviewService.DecideReview:output_type -> hone.curation.v1.DecideReviewResponse
+	23, // 29: hone.curation.v1.DatasetService.ExportDataset:output_type -> google.api.HttpBody
+	20, // 30: hone.curation.v1.PatchService.ListPatches:output_type -> hone.curation.v1.ListPatchesResponse
+	26, // [26:31] is the sub-list for method output_type
+	21, // [21:26] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_hone_curation_v1_curation_proto_init() }
@@ -1208,14 +2008,22 @@ func file_hone_curation_v1_curation_proto_init() {
 	}
 	file_hone_curation_v1_curation_proto_msgTypes[1].OneofWrappers = []any{
 		(*CurationEvent_ReviewDecided)(nil),
+		(*CurationEvent_CaseChanged)(nil),
+		(*CurationEvent_CaseMerged)(nil),
+		(*CurationEvent_CaseSplit)(nil),
+		(*CurationEvent_CaseSummarized)(nil),
+		(*CurationEvent_CaseEditUndone)(nil),
+		(*CurationEvent_PolicyPublished)(nil),
+		(*CurationEvent_PolicyShadowed)(nil),
 	}
+	file_hone_curation_v1_curation_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_curation_v1_curation_proto_rawDesc), len(file_hone_curation_v1_curation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
