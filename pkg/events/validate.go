@@ -19,7 +19,7 @@ import (
 var (
 	thumbs        = []string{"up", "down"}
 	editKinds     = []string{"replace", "delete", "highlight", "tag"}
-	behaviorKinds = []string{"copied", "regenerated", "stopped", "edited_prompt", "followed_up", "left", "custom"}
+	behaviorKinds = []string{"copied", "regenerated", "stopped", "edited_prompt", "followed_up", "left", "asked_for_human", "custom"}
 )
 
 // Validate checks an event that came from outside, and returns the first

@@ -168,7 +168,7 @@ func (g *global) newSendBehavior() *cobra.Command {
 	var kind, name, text string
 	cmd := &cobra.Command{Use: "behavior", Short: "Send what a user did", Args: cobra.NoArgs}
 	a.flags(cmd)
-	cmd.Flags().StringVar(&kind, "kind", "", "copied, regenerated, stopped, edited_prompt, followed_up, left or custom")
+	cmd.Flags().StringVar(&kind, "kind", "", "copied, regenerated, stopped, edited_prompt, followed_up, left, asked_for_human or custom")
 	cmd.Flags().StringVar(&name, "name", "", "name of a custom behavior")
 	cmd.Flags().StringVar(&text, "text", "", "what was copied, or the edited prompt")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

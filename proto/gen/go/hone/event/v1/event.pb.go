@@ -275,9 +275,12 @@ type Interaction struct {
 	// answer, or one of several shown side by side.
 	AlternativeTo string `protobuf:"bytes,15,opt,name=alternative_to,json=alternativeTo,proto3" json:"alternative_to,omitempty"`
 	// Sampling parameters, such as "temperature": "0.2".
-	Parameters    map[string]string `protobuf:"bytes,16,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Parameters map[string]string `protobuf:"bytes,16,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Where the enricher put placeholders into output, in order. Ranges that
+	// emitters give count the output as they know it.
+	OutputRedactions []*Redaction `protobuf:"bytes,17,rep,name=output_redactions,json=outputRedactions,proto3" json:"output_redactions,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Interaction) Reset() {
@@ -422,6 +425,85 @@ func (x *Interaction) GetParameters() map[string]string {
 	return nil
 }
 
+func (x *Interaction) GetOutputRedactions() []*Redaction {
+	if x != nil {
+		return x.OutputRedactions
+	}
+	return nil
+}
+
+// Redaction is a piece of text that a placeholder replaced.
+type Redaction struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The code points [start, end) of the text that came.
+	Start uint32 `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
+	End   uint32 `protobuf:"varint,2,opt,name=end,proto3" json:"end,omitempty"`
+	// The code points of the placeholder.
+	Length uint32 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
+	// What it was: "email", "name", ...
+	Type          string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Redaction) Reset() {
+	*x = Redaction{}
+	mi := &file_hone_event_v1_event_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Redaction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Redaction) ProtoMessage() {}
+
+func (x *Redaction) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_event_v1_event_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Redaction.ProtoReflect.Descriptor instead.
+func (*Redaction) Descriptor() ([]byte, []int) {
+	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Redaction) GetStart() uint32 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *Redaction) GetEnd() uint32 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *Redaction) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *Redaction) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
 // Retrieved is one passage that was put into the context.
 type Retrieved struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -434,7 +516,7 @@ type Retrieved struct {
 
 func (x *Retrieved) Reset() {
 	*x = Retrieved{}
-	mi := &file_hone_event_v1_event_proto_msgTypes[2]
+	mi := &file_hone_event_v1_event_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +528,7 @@ func (x *Retrieved) String() string {
 func (*Retrieved) ProtoMessage() {}
 
 func (x *Retrieved) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_event_v1_event_proto_msgTypes[2]
+	mi := &file_hone_event_v1_event_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +541,7 @@ func (x *Retrieved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retrieved.ProtoReflect.Descriptor instead.
 func (*Retrieved) Descriptor() ([]byte, []int) {
-	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{2}
+	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Retrieved) GetSource() string {
@@ -497,7 +579,7 @@ type ToolCall struct {
 
 func (x *ToolCall) Reset() {
 	*x = ToolCall{}
-	mi := &file_hone_event_v1_event_proto_msgTypes[3]
+	mi := &file_hone_event_v1_event_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +591,7 @@ func (x *ToolCall) String() string {
 func (*ToolCall) ProtoMessage() {}
 
 func (x *ToolCall) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_event_v1_event_proto_msgTypes[3]
+	mi := &file_hone_event_v1_event_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +604,7 @@ func (x *ToolCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCall.ProtoReflect.Descriptor instead.
 func (*ToolCall) Descriptor() ([]byte, []int) {
-	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{3}
+	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ToolCall) GetName() string {
@@ -589,7 +671,7 @@ type Feedback struct {
 
 func (x *Feedback) Reset() {
 	*x = Feedback{}
-	mi := &file_hone_event_v1_event_proto_msgTypes[4]
+	mi := &file_hone_event_v1_event_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -601,7 +683,7 @@ func (x *Feedback) String() string {
 func (*Feedback) ProtoMessage() {}
 
 func (x *Feedback) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_event_v1_event_proto_msgTypes[4]
+	mi := &file_hone_event_v1_event_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -614,7 +696,7 @@ func (x *Feedback) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Feedback.ProtoReflect.Descriptor instead.
 func (*Feedback) Descriptor() ([]byte, []int) {
-	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{4}
+	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Feedback) GetThumb() string {
@@ -714,7 +796,7 @@ type Edit struct {
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_hone_event_v1_event_proto_msgTypes[5]
+	mi := &file_hone_event_v1_event_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +808,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_event_v1_event_proto_msgTypes[5]
+	mi := &file_hone_event_v1_event_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +821,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{5}
+	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Edit) GetKind() string {
@@ -787,8 +869,8 @@ func (x *Edit) GetTag() string {
 // Behavior is what a person did without saying anything about it.
 type Behavior struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "copied", "regenerated", "stopped", "edited_prompt", "followed_up", "left"
-	// or "custom".
+	// "copied", "regenerated", "stopped", "edited_prompt", "followed_up", "left",
+	// "asked_for_human" or "custom".
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The name of a custom behavior.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
@@ -801,7 +883,7 @@ type Behavior struct {
 
 func (x *Behavior) Reset() {
 	*x = Behavior{}
-	mi := &file_hone_event_v1_event_proto_msgTypes[6]
+	mi := &file_hone_event_v1_event_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +895,7 @@ func (x *Behavior) String() string {
 func (*Behavior) ProtoMessage() {}
 
 func (x *Behavior) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_event_v1_event_proto_msgTypes[6]
+	mi := &file_hone_event_v1_event_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +908,7 @@ func (x *Behavior) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Behavior.ProtoReflect.Descriptor instead.
 func (*Behavior) Descriptor() ([]byte, []int) {
-	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{6}
+	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Behavior) GetKind() string {
@@ -863,7 +945,8 @@ type Timer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "wait_expired" or "session_ended".
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	// What was waiting: an event id, or empty for the session.
+	// Of "wait_expired": the interaction that did not come. Of "session_ended": the
+	// event that was the session's last.
 	Subject       string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -871,7 +954,7 @@ type Timer struct {
 
 func (x *Timer) Reset() {
 	*x = Timer{}
-	mi := &file_hone_event_v1_event_proto_msgTypes[7]
+	mi := &file_hone_event_v1_event_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +966,7 @@ func (x *Timer) String() string {
 func (*Timer) ProtoMessage() {}
 
 func (x *Timer) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_event_v1_event_proto_msgTypes[7]
+	mi := &file_hone_event_v1_event_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +979,7 @@ func (x *Timer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timer.ProtoReflect.Descriptor instead.
 func (*Timer) Descriptor() ([]byte, []int) {
-	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{7}
+	return file_hone_event_v1_event_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Timer) GetKind() string {
@@ -943,7 +1026,7 @@ const file_hone_event_v1_event_proto_rawDesc = "" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
-	"\apayload\"\xae\x05\n" +
+	"\apayload\"\xf5\x05\n" +
 	"\vInteraction\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\tR\x05query\x12%\n" +
 	"\x0esystem_context\x18\x02 \x01(\tR\rsystemContext\x126\n" +
@@ -964,10 +1047,16 @@ const file_hone_event_v1_event_proto_rawDesc = "" +
 	"\x0ealternative_to\x18\x0f \x01(\tR\ralternativeTo\x12J\n" +
 	"\n" +
 	"parameters\x18\x10 \x03(\v2*.hone.event.v1.Interaction.ParametersEntryR\n" +
-	"parameters\x1a=\n" +
+	"parameters\x12E\n" +
+	"\x11output_redactions\x18\x11 \x03(\v2\x18.hone.event.v1.RedactionR\x10outputRedactions\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"_\n" +
+	"\tRedaction\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\rR\x05start\x12\x10\n" +
+	"\x03end\x18\x02 \x01(\rR\x03end\x12\x16\n" +
+	"\x06length\x18\x03 \x01(\rR\x06length\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\"\\\n" +
 	"\tRetrieved\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x19\n" +
@@ -1034,39 +1123,41 @@ func file_hone_event_v1_event_proto_rawDescGZIP() []byte {
 	return file_hone_event_v1_event_proto_rawDescData
 }
 
-var file_hone_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_hone_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_hone_event_v1_event_proto_goTypes = []any{
 	(*Event)(nil),                 // 0: hone.event.v1.Event
 	(*Interaction)(nil),           // 1: hone.event.v1.Interaction
-	(*Retrieved)(nil),             // 2: hone.event.v1.Retrieved
-	(*ToolCall)(nil),              // 3: hone.event.v1.ToolCall
-	(*Feedback)(nil),              // 4: hone.event.v1.Feedback
-	(*Edit)(nil),                  // 5: hone.event.v1.Edit
-	(*Behavior)(nil),              // 6: hone.event.v1.Behavior
-	(*Timer)(nil),                 // 7: hone.event.v1.Timer
-	nil,                           // 8: hone.event.v1.Event.TagsEntry
-	nil,                           // 9: hone.event.v1.Interaction.ParametersEntry
-	nil,                           // 10: hone.event.v1.Behavior.PropertiesEntry
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*Redaction)(nil),             // 2: hone.event.v1.Redaction
+	(*Retrieved)(nil),             // 3: hone.event.v1.Retrieved
+	(*ToolCall)(nil),              // 4: hone.event.v1.ToolCall
+	(*Feedback)(nil),              // 5: hone.event.v1.Feedback
+	(*Edit)(nil),                  // 6: hone.event.v1.Edit
+	(*Behavior)(nil),              // 7: hone.event.v1.Behavior
+	(*Timer)(nil),                 // 8: hone.event.v1.Timer
+	nil,                           // 9: hone.event.v1.Event.TagsEntry
+	nil,                           // 10: hone.event.v1.Interaction.ParametersEntry
+	nil,                           // 11: hone.event.v1.Behavior.PropertiesEntry
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_hone_event_v1_event_proto_depIdxs = []int32{
-	8,  // 0: hone.event.v1.Event.tags:type_name -> hone.event.v1.Event.TagsEntry
-	11, // 1: hone.event.v1.Event.occurred_at:type_name -> google.protobuf.Timestamp
-	11, // 2: hone.event.v1.Event.received_at:type_name -> google.protobuf.Timestamp
+	9,  // 0: hone.event.v1.Event.tags:type_name -> hone.event.v1.Event.TagsEntry
+	12, // 1: hone.event.v1.Event.occurred_at:type_name -> google.protobuf.Timestamp
+	12, // 2: hone.event.v1.Event.received_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: hone.event.v1.Event.interaction:type_name -> hone.event.v1.Interaction
-	4,  // 4: hone.event.v1.Event.feedback:type_name -> hone.event.v1.Feedback
-	6,  // 5: hone.event.v1.Event.behavior:type_name -> hone.event.v1.Behavior
-	7,  // 6: hone.event.v1.Event.timer:type_name -> hone.event.v1.Timer
-	2,  // 7: hone.event.v1.Interaction.retrieved:type_name -> hone.event.v1.Retrieved
-	3,  // 8: hone.event.v1.Interaction.tools:type_name -> hone.event.v1.ToolCall
-	9,  // 9: hone.event.v1.Interaction.parameters:type_name -> hone.event.v1.Interaction.ParametersEntry
-	5,  // 10: hone.event.v1.Feedback.edits:type_name -> hone.event.v1.Edit
-	10, // 11: hone.event.v1.Behavior.properties:type_name -> hone.event.v1.Behavior.PropertiesEntry
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	5,  // 4: hone.event.v1.Event.feedback:type_name -> hone.event.v1.Feedback
+	7,  // 5: hone.event.v1.Event.behavior:type_name -> hone.event.v1.Behavior
+	8,  // 6: hone.event.v1.Event.timer:type_name -> hone.event.v1.Timer
+	3,  // 7: hone.event.v1.Interaction.retrieved:type_name -> hone.event.v1.Retrieved
+	4,  // 8: hone.event.v1.Interaction.tools:type_name -> hone.event.v1.ToolCall
+	10, // 9: hone.event.v1.Interaction.parameters:type_name -> hone.event.v1.Interaction.ParametersEntry
+	2,  // 10: hone.event.v1.Interaction.output_redactions:type_name -> hone.event.v1.Redaction
+	6,  // 11: hone.event.v1.Feedback.edits:type_name -> hone.event.v1.Edit
+	11, // 12: hone.event.v1.Behavior.properties:type_name -> hone.event.v1.Behavior.PropertiesEntry
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_hone_event_v1_event_proto_init() }
@@ -1080,15 +1171,15 @@ func file_hone_event_v1_event_proto_init() {
 		(*Event_Behavior)(nil),
 		(*Event_Timer)(nil),
 	}
-	file_hone_event_v1_event_proto_msgTypes[2].OneofWrappers = []any{}
-	file_hone_event_v1_event_proto_msgTypes[4].OneofWrappers = []any{}
+	file_hone_event_v1_event_proto_msgTypes[3].OneofWrappers = []any{}
+	file_hone_event_v1_event_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_event_v1_event_proto_rawDesc), len(file_hone_event_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -35,8 +35,10 @@ type Signal struct {
 	SessionId     string `protobuf:"bytes,3,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	InteractionId string `protobuf:"bytes,4,opt,name=interaction_id,json=interactionId,proto3" json:"interaction_id,omitempty"`
 	UserId        string `protobuf:"bytes,5,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// "explicit" (what the user said), "preference" (one of two answers), or the
-	// name of an implicit signal such as "copied".
+	// "explicit" (what the user said), "preference" (one of two answers), or
+	// "implicit": all that people did and wrote after an answer without judging it
+	// in so many words. There is at most one implicit signal for an interaction;
+	// its evidence lists the findings.
 	Kind string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Grows with every change of content: the number of events it was read from.
 	Revision uint32 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -46,19 +48,35 @@ type Signal struct {
 	Waiting bool `protobuf:"varint,9,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	// "positive", "negative" or "neutral".
 	Polarity string `protobuf:"bytes,10,opt,name=polarity,proto3" json:"polarity,omitempty"`
-	// The rating normalised to [-1, 1], where there was one.
+	// The rating normalised to [-1, 1], where there was one; rated says what it
+	// was made of.
 	Rating *float64 `protobuf:"fixed64,11,opt,name=rating,proto3,oneof" json:"rating,omitempty"`
 	// The main category, first of categories; empty where none was given.
-	Category   string   `protobuf:"bytes,12,opt,name=category,proto3" json:"category,omitempty"`
+	Category string `protobuf:"bytes,12,opt,name=category,proto3" json:"category,omitempty"`
+	// By the names of the project's taxonomy. What is not in it is here too, in
+	// the same form (lower case, words joined by "_"), and in unknown_categories.
 	Categories []string `protobuf:"bytes,13,rep,name=categories,proto3" json:"categories,omitempty"`
 	// "low", "medium", "high" or "critical".
 	Severity string `protobuf:"bytes,14,opt,name=severity,proto3" json:"severity,omitempty"`
 	// How sure Hone is that the polarity holds, in [0, 1].
 	Confidence float64     `protobuf:"fixed64,15,opt,name=confidence,proto3" json:"confidence,omitempty"`
 	Evidence   []*Evidence `protobuf:"bytes,16,rep,name=evidence,proto3" json:"evidence,omitempty"`
-	Comment    string      `protobuf:"bytes,20,opt,name=comment,proto3" json:"comment,omitempty"`
-	Correction string      `protobuf:"bytes,21,opt,name=correction,proto3" json:"correction,omitempty"`
-	Edits      []*v1.Edit  `protobuf:"bytes,22,rep,name=edits,proto3" json:"edits,omitempty"`
+	// How likely it is that the answer did not satisfy, in [0, 1]: one number for
+	// the interaction, from all explicit and implicit evidence about it, the same
+	// on each of its signals. Unset while the interaction is missing.
+	Dissatisfaction *float64 `protobuf:"fixed64,17,opt,name=dissatisfaction,proto3,oneof" json:"dissatisfaction,omitempty"`
+	// Those of categories that are not in the taxonomy.
+	UnknownCategories []string `protobuf:"bytes,18,rep,name=unknown_categories,json=unknownCategories,proto3" json:"unknown_categories,omitempty"`
+	// The rating as it was given, where there was one.
+	Rated      *Rated `protobuf:"bytes,19,opt,name=rated,proto3" json:"rated,omitempty"`
+	Comment    string `protobuf:"bytes,20,opt,name=comment,proto3" json:"comment,omitempty"`
+	Correction string `protobuf:"bytes,21,opt,name=correction,proto3" json:"correction,omitempty"`
+	// Those that fit the output; each with the text that it covers as its quote.
+	Edits []*v1.Edit `protobuf:"bytes,22,rep,name=edits,proto3" json:"edits,omitempty"`
+	// What the correction changes in the output, token by token, in order. Empty
+	// where the two are the same, and where evidence of kind "correction" says why
+	// they were not compared.
+	Changes []*Change `protobuf:"bytes,23,rep,name=changes,proto3" json:"changes,omitempty"`
 	// Where and when, for policies and for analysis.
 	UserRole    string            `protobuf:"bytes,30,opt,name=user_role,json=userRole,proto3" json:"user_role,omitempty"`
 	Environment string            `protobuf:"bytes,31,opt,name=environment,proto3" json:"environment,omitempty"`
@@ -219,6 +237,27 @@ func (x *Signal) GetEvidence() []*Evidence {
 	return nil
 }
 
+func (x *Signal) GetDissatisfaction() float64 {
+	if x != nil && x.Dissatisfaction != nil {
+		return *x.Dissatisfaction
+	}
+	return 0
+}
+
+func (x *Signal) GetUnknownCategories() []string {
+	if x != nil {
+		return x.UnknownCategories
+	}
+	return nil
+}
+
+func (x *Signal) GetRated() *Rated {
+	if x != nil {
+		return x.Rated
+	}
+	return nil
+}
+
 func (x *Signal) GetComment() string {
 	if x != nil {
 		return x.Comment
@@ -236,6 +275,13 @@ func (x *Signal) GetCorrection() string {
 func (x *Signal) GetEdits() []*v1.Edit {
 	if x != nil {
 		return x.Edits
+	}
+	return nil
+}
+
+func (x *Signal) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
 	}
 	return nil
 }
@@ -303,26 +349,177 @@ func (x *Signal) GetPreferredInteractionId() string {
 	return ""
 }
 
+// Rated is a rating on its own scale.
+type Rated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "thumb" (-1 or 1), "stars" or "score".
+	Scale         string  `protobuf:"bytes,1,opt,name=scale,proto3" json:"scale,omitempty"`
+	Value         float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	Min           float64 `protobuf:"fixed64,3,opt,name=min,proto3" json:"min,omitempty"`
+	Max           float64 `protobuf:"fixed64,4,opt,name=max,proto3" json:"max,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rated) Reset() {
+	*x = Rated{}
+	mi := &file_hone_signal_v1_signal_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rated) ProtoMessage() {}
+
+func (x *Rated) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_signal_v1_signal_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rated.ProtoReflect.Descriptor instead.
+func (*Rated) Descriptor() ([]byte, []int) {
+	return file_hone_signal_v1_signal_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Rated) GetScale() string {
+	if x != nil {
+		return x.Scale
+	}
+	return ""
+}
+
+func (x *Rated) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Rated) GetMin() float64 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *Rated) GetMax() float64 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+// Change replaces the characters [start, end) of the output, in code points.
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Start uint32                 `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
+	End   uint32                 `protobuf:"varint,2,opt,name=end,proto3" json:"end,omitempty"`
+	// The characters that go; empty where something is only added.
+	Deleted string `protobuf:"bytes,3,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// The characters that come; empty where something is only taken out.
+	Inserted      string `protobuf:"bytes,4,opt,name=inserted,proto3" json:"inserted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_hone_signal_v1_signal_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_signal_v1_signal_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_hone_signal_v1_signal_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Change) GetStart() uint32 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *Change) GetEnd() uint32 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *Change) GetDeleted() string {
+	if x != nil {
+		return x.Deleted
+	}
+	return ""
+}
+
+func (x *Change) GetInserted() string {
+	if x != nil {
+		return x.Inserted
+	}
+	return ""
+}
+
 // Evidence is one event that a signal rests on, and what in it counted.
 type Evidence struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	EventId string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	// What was found: "thumb", "stars", "score", "category", "comment",
-	// "correction", "edit", "behavior", "preference".
+	// What was found. In explicit signals and preferences: "thumb", "stars",
+	// "score", "category", "comment", "correction", "edit", "unfit_edit" (it does not
+	// fit the output and does not count; the detail says why), "preference",
+	// "wait_expired" (the interaction did not come in time), "shortened".
+	// In implicit ones: "reasked", "corrected", "rejected", "clarification",
+	// "approved", "regenerated", "stopped", "copied", "copied_part", "copied_and_left",
+	// "edited_prompt", "left", "no_reaction", "gave_up", "asked_for_human".
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The finding in words, such as "thumb down".
 	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
 	// The characters [start, end) of the output that it is about, in code
 	// points; both 0 where it is about the whole.
-	Start         uint32 `protobuf:"varint,4,opt,name=start,proto3" json:"start,omitempty"`
-	End           uint32 `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`
+	Start uint32 `protobuf:"varint,4,opt,name=start,proto3" json:"start,omitempty"`
+	End   uint32 `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`
+	// In implicit signals: how sure Hone is that this was found, in (0, 1].
+	Confidence float64 `protobuf:"fixed64,6,opt,name=confidence,proto3" json:"confidence,omitempty"`
+	// What it adds to the log odds of dissatisfaction; negative where it speaks
+	// for the answer.
+	Weight        float64 `protobuf:"fixed64,7,opt,name=weight,proto3" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_hone_signal_v1_signal_proto_msgTypes[1]
+	mi := &file_hone_signal_v1_signal_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -334,7 +531,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_signal_v1_signal_proto_msgTypes[1]
+	mi := &file_hone_signal_v1_signal_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -347,7 +544,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_hone_signal_v1_signal_proto_rawDescGZIP(), []int{1}
+	return file_hone_signal_v1_signal_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Evidence) GetEventId() string {
@@ -385,11 +582,26 @@ func (x *Evidence) GetEnd() uint32 {
 	return 0
 }
 
+func (x *Evidence) GetConfidence() float64 {
+	if x != nil {
+		return x.Confidence
+	}
+	return 0
+}
+
+func (x *Evidence) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
 var File_hone_signal_v1_signal_proto protoreflect.FileDescriptor
 
 const file_hone_signal_v1_signal_proto_rawDesc = "" +
 	"\n" +
-	"\x1bhone/signal/v1/signal.proto\x12\x0ehone.signal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19hone/event/v1/event.proto\"\xdd\b\n" +
+	"\x1bhone/signal/v1/signal.proto\x12\x0ehone.signal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19hone/event/v1/event.proto\"\xae\n" +
+	"\n" +
 	"\x06Signal\x12\x1b\n" +
 	"\tsignal_id\x18\x01 \x01(\tR\bsignalId\x12\x1d\n" +
 	"\n" +
@@ -413,12 +625,16 @@ const file_hone_signal_v1_signal_proto_rawDesc = "" +
 	"\n" +
 	"confidence\x18\x0f \x01(\x01R\n" +
 	"confidence\x124\n" +
-	"\bevidence\x18\x10 \x03(\v2\x18.hone.signal.v1.EvidenceR\bevidence\x12\x18\n" +
+	"\bevidence\x18\x10 \x03(\v2\x18.hone.signal.v1.EvidenceR\bevidence\x12-\n" +
+	"\x0fdissatisfaction\x18\x11 \x01(\x01H\x01R\x0fdissatisfaction\x88\x01\x01\x12-\n" +
+	"\x12unknown_categories\x18\x12 \x03(\tR\x11unknownCategories\x12+\n" +
+	"\x05rated\x18\x13 \x01(\v2\x15.hone.signal.v1.RatedR\x05rated\x12\x18\n" +
 	"\acomment\x18\x14 \x01(\tR\acomment\x12\x1e\n" +
 	"\n" +
 	"correction\x18\x15 \x01(\tR\n" +
 	"correction\x12)\n" +
-	"\x05edits\x18\x16 \x03(\v2\x13.hone.event.v1.EditR\x05edits\x12\x1b\n" +
+	"\x05edits\x18\x16 \x03(\v2\x13.hone.event.v1.EditR\x05edits\x120\n" +
+	"\achanges\x18\x17 \x03(\v2\x16.hone.signal.v1.ChangeR\achanges\x12\x1b\n" +
 	"\tuser_role\x18\x1e \x01(\tR\buserRole\x12 \n" +
 	"\venvironment\x18\x1f \x01(\tR\venvironment\x124\n" +
 	"\x04tags\x18  \x03(\v2 .hone.signal.v1.Signal.TagsEntryR\x04tags\x12;\n" +
@@ -432,13 +648,28 @@ const file_hone_signal_v1_signal_proto_rawDesc = "" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
-	"\a_rating\"y\n" +
+	"\a_ratingB\x12\n" +
+	"\x10_dissatisfaction\"W\n" +
+	"\x05Rated\x12\x14\n" +
+	"\x05scale\x18\x01 \x01(\tR\x05scale\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value\x12\x10\n" +
+	"\x03min\x18\x03 \x01(\x01R\x03min\x12\x10\n" +
+	"\x03max\x18\x04 \x01(\x01R\x03max\"f\n" +
+	"\x06Change\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\rR\x05start\x12\x10\n" +
+	"\x03end\x18\x02 \x01(\rR\x03end\x12\x18\n" +
+	"\adeleted\x18\x03 \x01(\tR\adeleted\x12\x1a\n" +
+	"\binserted\x18\x04 \x01(\tR\binserted\"\xb1\x01\n" +
 	"\bEvidence\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x14\n" +
 	"\x05start\x18\x04 \x01(\rR\x05start\x12\x10\n" +
-	"\x03end\x18\x05 \x01(\rR\x03endB?Z=github.com/honeloop/hone/proto/gen/go/hone/signal/v1;signalv1b\x06proto3"
+	"\x03end\x18\x05 \x01(\rR\x03end\x12\x1e\n" +
+	"\n" +
+	"confidence\x18\x06 \x01(\x01R\n" +
+	"confidence\x12\x16\n" +
+	"\x06weight\x18\a \x01(\x01R\x06weightB?Z=github.com/honeloop/hone/proto/gen/go/hone/signal/v1;signalv1b\x06proto3"
 
 var (
 	file_hone_signal_v1_signal_proto_rawDescOnce sync.Once
@@ -452,28 +683,32 @@ func file_hone_signal_v1_signal_proto_rawDescGZIP() []byte {
 	return file_hone_signal_v1_signal_proto_rawDescData
 }
 
-var file_hone_signal_v1_signal_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_hone_signal_v1_signal_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_hone_signal_v1_signal_proto_goTypes = []any{
 	(*Signal)(nil),                // 0: hone.signal.v1.Signal
-	(*Evidence)(nil),              // 1: hone.signal.v1.Evidence
-	nil,                           // 2: hone.signal.v1.Signal.TagsEntry
-	(*v1.Edit)(nil),               // 3: hone.event.v1.Edit
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
-	(*v1.Interaction)(nil),        // 5: hone.event.v1.Interaction
+	(*Rated)(nil),                 // 1: hone.signal.v1.Rated
+	(*Change)(nil),                // 2: hone.signal.v1.Change
+	(*Evidence)(nil),              // 3: hone.signal.v1.Evidence
+	nil,                           // 4: hone.signal.v1.Signal.TagsEntry
+	(*v1.Edit)(nil),               // 5: hone.event.v1.Edit
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*v1.Interaction)(nil),        // 7: hone.event.v1.Interaction
 }
 var file_hone_signal_v1_signal_proto_depIdxs = []int32{
-	1, // 0: hone.signal.v1.Signal.evidence:type_name -> hone.signal.v1.Evidence
-	3, // 1: hone.signal.v1.Signal.edits:type_name -> hone.event.v1.Edit
-	2, // 2: hone.signal.v1.Signal.tags:type_name -> hone.signal.v1.Signal.TagsEntry
-	4, // 3: hone.signal.v1.Signal.occurred_at:type_name -> google.protobuf.Timestamp
-	4, // 4: hone.signal.v1.Signal.session_started_at:type_name -> google.protobuf.Timestamp
-	5, // 5: hone.signal.v1.Signal.interaction:type_name -> hone.event.v1.Interaction
-	5, // 6: hone.signal.v1.Signal.preferred:type_name -> hone.event.v1.Interaction
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	3, // 0: hone.signal.v1.Signal.evidence:type_name -> hone.signal.v1.Evidence
+	1, // 1: hone.signal.v1.Signal.rated:type_name -> hone.signal.v1.Rated
+	5, // 2: hone.signal.v1.Signal.edits:type_name -> hone.event.v1.Edit
+	2, // 3: hone.signal.v1.Signal.changes:type_name -> hone.signal.v1.Change
+	4, // 4: hone.signal.v1.Signal.tags:type_name -> hone.signal.v1.Signal.TagsEntry
+	6, // 5: hone.signal.v1.Signal.occurred_at:type_name -> google.protobuf.Timestamp
+	6, // 6: hone.signal.v1.Signal.session_started_at:type_name -> google.protobuf.Timestamp
+	7, // 7: hone.signal.v1.Signal.interaction:type_name -> hone.event.v1.Interaction
+	7, // 8: hone.signal.v1.Signal.preferred:type_name -> hone.event.v1.Interaction
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_hone_signal_v1_signal_proto_init() }
@@ -488,7 +723,7 @@ func file_hone_signal_v1_signal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_signal_v1_signal_proto_rawDesc), len(file_hone_signal_v1_signal_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
