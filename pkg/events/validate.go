@@ -255,6 +255,9 @@ func (v *validator) interaction(x *eventv1.Interaction, id string) {
 		v.fail("alternative_to", InvalidValue, "an interaction is no alternative to itself")
 	}
 	v.labels("parameters", x.Parameters)
+	if len(x.OutputRedactions) > 0 {
+		v.fail("output_redactions", NotAllowed, "the enricher sets this: leave it out")
+	}
 	v.required("", !empty || x.Model != "" || len(x.Retrieved) > 0 || len(x.Tools) > 0, "want at least a query, an output or a model")
 }
 

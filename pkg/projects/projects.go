@@ -31,16 +31,28 @@ import (
 // Settings of one project. Each section stands in a file of its own, with its
 // defaults and its checks.
 type Settings struct {
+	Privacy Privacy `yaml:"privacy"`
 }
 
 // DefaultSettings hold for a project of which nothing is said.
 func DefaultSettings() Settings {
-	return Settings{}
+	return Settings{
+		Privacy: DefaultPrivacy(),
+	}
 }
 
 // Validate joins all that is wrong, each with its key.
 func (s Settings) Validate() error {
-	return errors.Join()
+	return errors.Join(
+		section("privacy", s.Privacy.Validate()),
+	)
+}
+
+func section(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // Projects knows the settings of all projects. It is safe for concurrent use.

@@ -21,6 +21,9 @@ type Config struct {
 	MaxSessionEvents int `yaml:"max_session_events" env:"MAX_SESSION_EVENTS"`
 	// Most records of one batch: of one partition, written with one insert.
 	MaxBatch int `yaml:"max_batch" env:"MAX_BATCH"`
+	// A secret that the numbers of placeholders come from, the same for all
+	// enrichers. Without one, who reads a placeholder can try out what it stands for.
+	PrivacyKey string `yaml:"privacy_key" env:"PRIVACY_KEY"`
 }
 
 // DefaultConfig is for one machine; Kafka's brokers are missing.
@@ -50,6 +53,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxBatch < 1 {
 		errs = append(errs, errors.New("max_batch: want at least 1"))
+	}
+	if n := len(c.PrivacyKey); n > 0 && n < 16 {
+		errs = append(errs, errors.New("privacy_key: want at least 16 characters, drawn at random"))
 	}
 	return errors.Join(errs...)
 }

@@ -16,9 +16,11 @@ import (
 	"github.com/honeloop/hone/pkg/server"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
+	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 	trailv1 "github.com/honeloop/hone/proto/gen/go/hone/trail/v1"
 
 	"github.com/honeloop/hone/services/enricher/internal/enrich"
+	"github.com/honeloop/hone/services/enricher/internal/redact"
 	"github.com/honeloop/hone/services/enricher/internal/trail"
 )
 
@@ -56,7 +58,12 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 		return nil, fmt.Errorf("create enricher: %w", err)
 	}
 	store := trail.NewStore(conn)
-	st, err := enrich.New(store, enrich.Options{CacheBytes: cfg.CacheBytes, MaxSessionEvents: cfg.MaxSessionEvents}, tel.Meter)
+	st, err := enrich.New(store, enrich.Options{
+		CacheBytes: cfg.CacheBytes, MaxSessionEvents: cfg.MaxSessionEvents,
+		Redact: func(e *eventv1.Event) redact.Counts {
+			return redact.Event(e, []byte(cfg.PrivacyKey), settings.Settings(e.ProjectId).Privacy)
+		},
+	}, tel.Meter)
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, conn.Close()))
 	}

@@ -82,6 +82,9 @@ func overlay(older, newer *eventv1.Event) *eventv1.Event {
 	out, below := proto.CloneOf(newer), proto.CloneOf(older)
 	fill(out.ProtoReflect(), below.ProtoReflect())
 	fill(out.GetInteraction().ProtoReflect(), below.GetInteraction().ProtoReflect())
+	if x := newer.GetInteraction(); x.GetOutput() != "" {
+		out.GetInteraction().OutputRedactions = x.OutputRedactions // they are about this output
+	}
 	tags := below.Tags
 	if tags == nil {
 		return out
@@ -198,7 +201,7 @@ func (s *session) explicit(p *person) *signalv1.Signal {
 	sig.Comment = o.comment.GetFeedback().GetComment()
 	sig.Correction = o.correction.GetFeedback().GetCorrection()
 	if sig.Interaction != nil {
-		sig.Edits, _ = fittingEdits(o.edits, sig.Interaction.Output)
+		sig.Edits, _ = fittingEdits(o.edits, sig.Interaction)
 	} else {
 		sig.Edits = o.edits.GetFeedback().GetEdits()
 	}

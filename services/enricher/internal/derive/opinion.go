@@ -4,8 +4,12 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
+
+	"github.com/honeloop/hone/services/enricher/internal/redact"
 )
 
 // opinion is what one user's explicit feedback on one interaction amounts to
@@ -100,7 +104,7 @@ func (o *opinion) evidence(e *eventv1.Event, about *eventv1.Interaction) []*sign
 			add("edit", "marked the answer, which has not arrived")
 			return out
 		}
-		fit, unfit := fittingEdits(e, about.Output)
+		fit, unfit := fittingEdits(e, about)
 		for _, edit := range fit {
 			out = append(out, &signalv1.Evidence{EventId: e.EventId, Kind: "edit", Detail: describe(edit), Start: edit.Start, End: edit.End})
 		}
@@ -111,17 +115,23 @@ func (o *opinion) evidence(e *eventv1.Event, about *eventv1.Interaction) []*sign
 	return out
 }
 
-// fittingEdits are the edits of e that fit the output, and why the others do
-// not.
-func fittingEdits(e *eventv1.Event, output string) (fit []*eventv1.Edit, unfit []error) {
+// fittingEdits are the edits of e that fit the output of about, and why the
+// others do not. Emitters count the output as they know it; the edits count it
+// as it is stored, with placeholders.
+func fittingEdits(e *eventv1.Event, about *eventv1.Interaction) (fit []*eventv1.Edit, unfit []error) {
 	edits := e.GetFeedback().GetEdits()
 	if len(edits) == 0 {
 		return nil, nil
 	}
-	chars := []rune(output)
+	chars := []rune(about.Output)
 	for i, edit := range edits {
+		given := edit
+		if len(about.OutputRedactions) > 0 {
+			edit = proto.CloneOf(edit)
+			edit.Start, edit.End = redact.Translate(about.OutputRedactions, given.Start, given.End)
+		}
 		if err := checkEdit(edit, chars); err != nil {
-			unfit = append(unfit, fmt.Errorf("edits[%d] does not count: %s [%d, %d) %w", i, edit.Kind, edit.Start, edit.End, err))
+			unfit = append(unfit, fmt.Errorf("edits[%d] does not count: %s [%d, %d) %w", i, edit.Kind, given.Start, given.End, err))
 			continue
 		}
 		fit = append(fit, edit)
@@ -138,7 +148,7 @@ func checkEdit(e *eventv1.Edit, output []rune) error {
 	case int(e.End) > len(output):
 		return fmt.Errorf("ends after the output, which has %d characters", len(output))
 	}
-	if covered := string(output[e.Start:e.End]); e.Quote != "" && e.Quote != covered {
+	if covered := string(output[e.Start:e.End]); e.Quote != "" && !redact.SameText(e.Quote, covered) {
 		return fmt.Errorf("covers %s, not the quoted %s", quoted(covered), quoted(e.Quote))
 	}
 	return nil

@@ -27,13 +27,19 @@ type arrived struct {
 	index int
 }
 
-func decodeAll(in []stage.Record, fail func(index int, err error)) []arrived {
+// decodeAll reads the events of a batch, and takes personal data out of them.
+func (s *Stage) decodeAll(in []stage.Record, n *counts, fail func(index int, err error)) []arrived {
 	out := make([]arrived, 0, len(in))
 	for i, rec := range in {
 		e, err := decode(rec)
 		if err != nil {
 			fail(i, err)
 			continue
+		}
+		if s.opts.Redact != nil {
+			for t, found := range s.opts.Redact(e) {
+				n.redactions[t] += found
+			}
 		}
 		out = append(out, arrived{e, i})
 	}

@@ -12,9 +12,11 @@ import (
 
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
+	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
 
 	"github.com/honeloop/hone/services/enricher/internal/derive"
+	"github.com/honeloop/hone/services/enricher/internal/redact"
 	"github.com/honeloop/hone/services/enricher/internal/trail"
 )
 
@@ -32,6 +34,9 @@ type Options struct {
 	CacheBytes int
 	// MaxSessionEvents bounds a session. What is over it goes to the dead letter.
 	MaxSessionEvents int
+	// Redact takes personal data out of an event, before anything else sees it; nil
+	// where none is.
+	Redact func(*eventv1.Event) redact.Counts
 }
 
 // Stage is stage.Stage on hone.events.
@@ -49,17 +54,19 @@ type Stage struct {
 }
 
 type metrics struct {
-	events, signals metric.Int64Counter
+	events, signals, redactions metric.Int64Counter
 }
 
 // New makes the stage.
 func New(store Store, opts Options, meter metric.Meter) (*Stage, error) {
 	s := &Stage{store: store, opts: opts, cache: trail.NewCache(opts.CacheBytes)}
-	var errs [3]error
+	var errs [4]error
 	s.metrics.events, errs[0] = meter.Int64Counter("hone.enricher.events",
 		metric.WithDescription("Events by what became of them: new, duplicate (held already), refused (dead letter)."))
 	s.metrics.signals, errs[1] = meter.Int64Counter("hone.enricher.signals",
 		metric.WithDescription("Revisions of signals written, by what they are: holds, waiting, withdrawn, shortened (too large to pass on whole)."))
+	s.metrics.redactions, errs[3] = meter.Int64Counter("hone.enricher.redactions",
+		metric.WithDescription("Pieces of personal data that a placeholder replaced, by type."))
 	_, errs[2] = meter.Int64ObservableGauge("hone.enricher.cache.size", metric.WithUnit("By"),
 		metric.WithDescription("About the memory that cached trails take."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
@@ -135,7 +142,7 @@ func (s *Stage) gather(ctx context.Context, batch *trail.Batch, in []stage.Recor
 	var sessions []*touched
 	var missing []trail.Key
 	byKey := map[trail.Key]*touched{}
-	events := decodeAll(in, func(i int, err error) { failed = failed.Fail(i, err) })
+	events := s.decodeAll(in, n, func(i int, err error) { failed = failed.Fail(i, err) })
 	for _, e := range events {
 		key := trail.Key{Project: e.ProjectId, Session: e.SessionId}
 		if byKey[key] != nil {
@@ -238,7 +245,10 @@ func records(signals []*signalv1.Signal, headers map[trail.Key][]stage.Header) (
 	return out, nil
 }
 
-type counts struct{ new, duplicate, refused int64 }
+type counts struct {
+	new, duplicate, refused int64
+	redactions              redact.Counts
+}
 
 func (s *Stage) count(ctx context.Context, n counts, changed []*signalv1.Signal) {
 	add := func(c metric.Int64Counter, n int64, result string) {
@@ -249,6 +259,11 @@ func (s *Stage) count(ctx context.Context, n counts, changed []*signalv1.Signal)
 	add(s.metrics.events, n.new, "new")
 	add(s.metrics.events, n.duplicate, "duplicate")
 	add(s.metrics.events, n.refused, "refused")
+	for t, n := range n.redactions {
+		if n > 0 {
+			s.metrics.redactions.Add(ctx, int64(n), metric.WithAttributes(attribute.String("type", redact.Type(t).String())))
+		}
+	}
 	results := map[string]int64{}
 	for _, sig := range changed {
 		switch {

@@ -52,6 +52,7 @@ func newConfigs(dir string, creds credentials) *configs {
 	for _, w := range c.vectors() {
 		w.APIKey = creds.WeaviateKey
 	}
+	c.enricher.PrivacyKey = creds.PrivacyKey
 	return c
 }
 

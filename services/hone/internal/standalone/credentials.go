@@ -25,6 +25,7 @@ type credentials struct {
 	PublishableKey string `json:"publishable_key"`
 	SecretKey      string `json:"secret_key"`
 	WeaviateKey    string `json:"weaviate_key"`
+	PrivacyKey     string `json:"privacy_key"`
 }
 
 // loadCredentials reads the credentials of dir, or makes the project, its keys
@@ -35,6 +36,10 @@ func loadCredentials(dir string) (creds credentials, made bool, err error) {
 	if err == nil {
 		if err := json.Unmarshal(data, &creds); err != nil {
 			return credentials{}, false, fmt.Errorf("read credentials %s: %w", path, err)
+		}
+		if creds.PrivacyKey == "" { // made by an older version
+			creds.PrivacyKey = rand.Text()
+			return creds, false, creds.write(path)
 		}
 		return creds, false, nil
 	}
@@ -50,18 +55,26 @@ func loadCredentials(dir string) (creds credentials, made bool, err error) {
 	if err != nil {
 		return credentials{}, false, err
 	}
-	creds = credentials{publishablePlain, secretPlain, rand.Text()}
-	if data, err = json.MarshalIndent(creds, "", "  "); err != nil {
-		return credentials{}, false, fmt.Errorf("write credentials: %w", err)
-	}
+	creds = credentials{publishablePlain, secretPlain, rand.Text(), rand.Text()}
 	// The keys first: credentials without keys would never be made again.
 	if err := auth.WriteKeys(filepath.Join(dir, keysFile), []auth.Key{publishable, secret}); err != nil {
 		return credentials{}, false, err
 	}
-	if err := os.WriteFile(path, append(data, '\n'), 0o600); err != nil {
-		return credentials{}, false, fmt.Errorf("write credentials: %w", err)
+	if err := creds.write(path); err != nil {
+		return credentials{}, false, err
 	}
 	return creds, true, nil
+}
+
+func (c credentials) write(path string) error {
+	data, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write credentials: %w", err)
+	}
+	if err := os.WriteFile(path, append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write credentials: %w", err)
+	}
+	return nil
 }
 
 // ensureProjects makes an empty file of the projects' settings where there is
