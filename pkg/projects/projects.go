@@ -31,12 +31,14 @@ import (
 // Settings of one project. Each section stands in a file of its own, with its
 // defaults and its checks.
 type Settings struct {
+	Cases   Cases   `yaml:"cases"`
 	Privacy Privacy `yaml:"privacy"`
 }
 
 // DefaultSettings hold for a project of which nothing is said.
 func DefaultSettings() Settings {
 	return Settings{
+		Cases:   DefaultCases(),
 		Privacy: DefaultPrivacy(),
 	}
 }
@@ -44,6 +46,7 @@ func DefaultSettings() Settings {
 // Validate joins all that is wrong, each with its key.
 func (s Settings) Validate() error {
 	return errors.Join(
+		section("cases", s.Cases.Validate()),
 		section("privacy", s.Privacy.Validate()),
 	)
 }

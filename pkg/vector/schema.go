@@ -17,9 +17,9 @@ const (
 	Exchanges = "HoneExchange"
 	// Cases holds one object for each case, at its founder's vector.
 	Cases = "HoneCase"
-	// Answers holds what a reviewer approved for a case. It has no vectors. It
-	// stands apart from Cases, so that the two writers of a case never
-	// overwrite each other.
+	// Answers holds what people said: decided reviews, what is said about a
+	// case, and each change of a case. It has no vectors. It stands apart from
+	// Cases, so that the two writers of a case never overwrite each other.
 	Answers = "HoneAnswer"
 )
 
@@ -53,15 +53,17 @@ func collections() []collection {
 		}},
 		{Cases, "A known problem, at the vector of the query that founded it", true, []field{
 			{name: "case_id", kind: text, about: "Id of the case"},
-			{name: "state", kind: text, about: "new or solved"},
+			{name: "state", kind: text, about: "new, triaged, in_progress, solved, regressed, muted, withdrawn or merged"},
 			{name: "severity", kind: text, about: "Highest severity among its signals"},
 			{name: "negatives", kind: schema.DataTypeInt.String(), about: "Negative signals in it", sort: true},
 			{name: "last_seen", kind: schema.DataTypeDate.String(), about: "Time of its newest negative signal", sort: true},
 			{name: "embedding_model", kind: text, about: "Model that made the vector"},
 		}},
-		{Answers, "What a reviewer approved for a case", false, []field{
+		{Answers, "What people said: a decided review, what is said about a case, or a change of a case", false, []field{
 			{name: "case_id", kind: text, about: "Id of the case"},
-			{name: "review_id", kind: text, about: "Review that the answer came from"},
+			{name: "review_id", kind: text, about: "The decided review"},
+			{name: "kind", kind: text, about: "review, case or edit"},
+			{name: "at", kind: schema.DataTypeDate.String(), about: "Time of a change", sort: true},
 		}},
 	}
 }

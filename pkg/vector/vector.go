@@ -244,6 +244,8 @@ type ListQuery struct {
 	Descending bool
 	// Offset + Limit is at most MaxResults.
 	Offset, Limit int
+	// Read the vectors, too.
+	Vectors bool
 }
 
 // List returns the objects that match a filter.
@@ -252,7 +254,7 @@ func (c *Client) List(ctx context.Context, collection, project string, q ListQue
 	if q.SortBy != "" {
 		req.SortBy = []*pb.SortBy{{Ascending: !q.Descending, Path: []string{q.SortBy}}}
 	}
-	matches, err := c.search(ctx, collection, project, false, req)
+	matches, err := c.search(ctx, collection, project, q.Vectors, req)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", collection, err)
 	}

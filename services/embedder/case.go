@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
-	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
 
@@ -23,10 +22,27 @@ const (
 	negative = "negative"
 	neutral  = "neutral"
 
-	stateNew       = "new"
-	stateSolved    = "solved"
+	// What people say about a case.
+	stateNew        = "new"
+	stateTriaged    = "triaged"
+	stateInProgress = "in_progress"
+	stateSolved     = "solved"
+	stateMuted      = "muted"
+	// What follows from its signals.
+	stateRegressed = "regressed"
 	stateWithdrawn = "withdrawn"
+	stateMerged    = "merged"
 )
+
+// saidStates are those that people choose from.
+func saidStates() []string {
+	return []string{stateNew, stateTriaged, stateInProgress, stateSolved, stateMuted}
+}
+
+// recallable says whether a case in a state is told at inference time.
+func recallable(state string) bool {
+	return state != stateMuted && state != stateWithdrawn && state != stateMerged
+}
 
 const (
 	// A case is summed up from all its members, which one search of the index
@@ -37,6 +53,8 @@ const (
 	maxShort   = 280  // code points of a title, an example, a complaint
 	maxNewest  = 5    // complaints, and examples, of a case
 	maxCounted = 50   // categories, and model versions, that a case names
+	maxDays    = 14   // days that a case counts
+	maxMoves   = 10   // merges and splits that an exchange remembers
 )
 
 // member is what a case knows of one of its signals.
@@ -98,14 +116,15 @@ func shorten(text string, limit int) string {
 // caseState is a case with all its members. What it shows is a pure function
 // of the members, so that no count can drift.
 type caseState struct {
-	id, project, title string
-	vector             []float32 // of the founder's query; kept when the founder leaves
-	version            uint64
-	members            map[string]member // by signal id
-	counts             map[counted]int   // of members, so that a large case need not be counted anew
-	first, last        time.Time         // of negative members; as they last were where there are none
-	answer             *curationv1.CurationEvent
-	shown              string // the review whose answer the stored case shows
+	id, project string
+	anchor      string    // the founder's query, kept when the founder leaves
+	vector      []float32 // of anchor
+	version     uint64
+	members     map[string]member // by signal id
+	counts      map[counted]int   // of members, so that a large case need not be counted anew
+	first, last time.Time         // of negative members; as they last were where there are none
+	curated     *casesv1.CaseCuration
+	shown       string // the last edit that the stored case shows
 
 	changed  bool
 	loadedAt time.Time
@@ -125,6 +144,9 @@ func (c *caseState) alive() bool { return c.counts[counted{"polarity", negative}
 
 // full says whether the case takes no more members.
 func (c *caseState) full() bool { return len(c.members) >= maxMembers }
+
+// mergedInto is the case that this one's signals went to; mostly empty.
+func (c *caseState) mergedInto() string { return c.curated.GetMergedInto() }
 
 func (c *caseState) set(signalID string, m member) {
 	c.drop(signalID)
@@ -157,6 +179,9 @@ func (c *caseState) count(m member, by int) {
 	for _, category := range m.categories {
 		add("category", category)
 	}
+	if m.polarity == negative {
+		add("day", m.at.UTC().Format(time.DateOnly))
+	}
 }
 
 // touch makes the next snapshot a newer one.
@@ -174,8 +199,8 @@ func (c *caseState) saw(stored *casesv1.Case) {
 
 // snapshot is the case as it stands.
 func (c *caseState) snapshot() *casesv1.Case {
-	out := &casesv1.Case{CaseId: c.id, ProjectId: c.project, Title: c.title, Version: c.version, State: stateNew}
-	categories, models := map[string]uint32{}, map[string]uint32{}
+	out := &casesv1.Case{CaseId: c.id, ProjectId: c.project, Anchor: c.anchor, Version: c.version}
+	categories, models, days := map[string]uint32{}, map[string]uint32{}, map[string]uint32{}
 	for k, n := range c.counts {
 		switch k.what {
 		case "polarity":
@@ -197,9 +222,13 @@ func (c *caseState) snapshot() *casesv1.Case {
 			models[k.value] = uint32(n)
 		case "category":
 			categories[k.value] = uint32(n)
+		case "day":
+			days[k.value] = uint32(n)
 		}
 	}
 	out.Categories, out.ModelVersions = most(categories), most(models)
+	out.Trend = trend(days)
+	out.Days = newestDays(days)
 
 	var complaints, examples newest
 	if c.alive() {
@@ -222,24 +251,77 @@ func (c *caseState) snapshot() *casesv1.Case {
 	if !c.first.IsZero() {
 		out.FirstSeen, out.LastSeen = timestamppb.New(c.first), timestamppb.New(c.last)
 	}
-	applyAnswer(out, c.answer)
+	applyCuration(out, c.curated)
 	return out
 }
 
-// applyAnswer puts what a reviewer approved into a case, and sets its state.
-func applyAnswer(c *casesv1.Case, answer *curationv1.CurationEvent) {
-	if d := answer.GetReviewDecided(); d != nil {
-		c.State = stateSolved
-		c.ApprovedAnswer, c.Clarification = d.GetAnswer(), d.GetClarification()
-		c.ApprovedBy, c.ReviewId = d.GetReviewer(), d.GetReviewId()
-		c.ApprovedAt = d.GetDecidedAt()
-		if c.ApprovedAt == nil {
-			c.ApprovedAt = answer.GetOccurredAt()
+// applyCuration puts what people said into a case, and sets its state.
+func applyCuration(c *casesv1.Case, said *casesv1.CaseCuration) {
+	c.Title = cmp.Or(said.GetTitle(), said.GetTypicalTitle(), shorten(c.GetAnchor(), maxShort))
+	c.Summary, c.Assignee, c.MergedInto, c.LastEdit = said.GetSummary(), said.GetAssignee(), said.GetMergedInto(), said.GetLastEdit()
+	c.ApprovedAnswer, c.Clarification, c.ApprovedBy, c.ApprovedAt, c.ReviewId = "", "", "", nil, ""
+	if a := said.GetAnswer(); a != nil {
+		c.ApprovedAt = a.GetOccurredAt()
+		if d := a.GetReviewDecided(); d != nil {
+			c.ApprovedAnswer, c.Clarification, c.ApprovedBy, c.ReviewId = d.GetAnswer(), d.GetClarification(), d.GetReviewer(), d.GetReviewId()
+			c.ApprovedAt = cmp.Or(d.GetDecidedAt(), c.ApprovedAt)
+		} else {
+			d := a.GetCaseChanged()
+			c.ApprovedAnswer, c.Clarification, c.ApprovedBy = d.GetAnswer(), d.GetClarification(), d.GetBy()
 		}
 	}
-	if c.GetNegatives() == 0 {
+	c.State = cmp.Or(said.GetState(), stateNew)
+	switch {
+	case c.GetMergedInto() != "":
+		c.State = stateMerged
+	case c.GetNegatives() == 0:
 		c.State = stateWithdrawn
+	case c.State == stateSolved && c.GetLastSeen().AsTime().After(said.GetSolvedAt().AsTime()):
+		c.State = stateRegressed
 	}
+}
+
+// newestDays are the newest maxDays of days.
+func newestDays(days map[string]uint32) map[string]uint32 {
+	if len(days) <= maxDays {
+		return days
+	}
+	out := map[string]uint32{}
+	all := slices.Sorted(maps.Keys(days))
+	for _, day := range all[len(all)-maxDays:] {
+		out[day] = days[day]
+	}
+	return out
+}
+
+// trend compares the week up to the newest day with the week before.
+func trend(days map[string]uint32) string {
+	var newest time.Time
+	at := make(map[time.Time]uint32, len(days))
+	for day, n := range days {
+		t, err := time.Parse(time.DateOnly, day)
+		if err != nil {
+			continue // not a year of four digits
+		}
+		at[t] = n
+		if t.After(newest) {
+			newest = t
+		}
+	}
+	var recent, before uint32
+	for i := range 7 {
+		recent += at[newest.AddDate(0, 0, -i)]
+		before += at[newest.AddDate(0, 0, -7-i)]
+	}
+	switch {
+	case recent == 0:
+		return ""
+	case recent >= 3 && recent >= 2*before:
+		return "rising"
+	case before >= 2*recent:
+		return "falling"
+	}
+	return "steady"
 }
 
 var severities = map[string]int{"low": 1, "medium": 2, "high": 3, "critical": 4}

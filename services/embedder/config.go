@@ -31,6 +31,8 @@ type CasesConfig struct {
 	// How long a case is kept before it is read again: how late a change by
 	// another embedder process is seen in a case's counts.
 	CacheTTL time.Duration `yaml:"cache_ttl" env:"CACHE_TTL"`
+	// Longest time that a person's change of a case waits until it is applied.
+	EditTimeout time.Duration `yaml:"edit_timeout" env:"EDIT_TIMEOUT"`
 }
 
 // RecallConfig says what Recall answers.
@@ -54,7 +56,7 @@ func DefaultConfig() Config {
 		Kafka:     stream.DefaultConfig(),
 		Weaviate:  vector.DefaultConfig(),
 		Embedding: embedding.DefaultConfig(),
-		Cases:     CasesConfig{CachedMembers: 50_000, CacheTTL: 30 * time.Second},
+		Cases:     CasesConfig{CachedMembers: 50_000, CacheTTL: 30 * time.Second, EditTimeout: 10 * time.Second},
 		Recall:    RecallConfig{Timeout: time.Second, Concurrency: 64, PromptBytes: 4000},
 	}
 }
@@ -76,6 +78,9 @@ func (c Config) Validate() error {
 	}
 	if c.Cases.CacheTTL <= 0 {
 		bad("cases.cache_ttl: want more than 0")
+	}
+	if c.Cases.EditTimeout <= 0 {
+		bad("cases.edit_timeout: want more than 0")
 	}
 	if c.Recall.Threshold < 0 || c.Recall.Threshold > 1 {
 		bad("recall.threshold: %g, want 0 to 1", c.Recall.Threshold)

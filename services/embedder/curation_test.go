@@ -34,7 +34,7 @@ func decided(review, verdict, answer string, minute int, change ...func(*curatio
 	}
 }
 
-func curationRecord(t *testing.T, e *curationv1.CurationEvent) stage.Record {
+func eventRecord(t *testing.T, e *curationv1.CurationEvent) stage.Record {
 	t.Helper()
 	value, err := proto.Marshal(e)
 	if err != nil {
@@ -47,7 +47,7 @@ func (h *harness) decide(events ...*curationv1.CurationEvent) []*casesv1.CaseSig
 	h.t.Helper()
 	var in []stage.Record
 	for _, e := range events {
-		in = append(in, curationRecord(h.t, e))
+		in = append(in, eventRecord(h.t, e))
 	}
 	out, err := h.curation.Process(context.Background(), in)
 	if err != nil {
@@ -104,12 +104,12 @@ func TestAnAnswerOutlivesItsSignals(t *testing.T) {
 	h := newHarness(t)
 	one := signal("s1", negative, "0")
 	h.send(one)
-	h.decide(decided("r1", "correct", "yes", 1, func(d *curationv1.ReviewDecided) { d.Clarification = "shoes" }))
+	h.decide(decided("r1", "correct", "yes", 5, func(d *curationv1.ReviewDecided) { d.Clarification = "shoes" }))
 
 	out := h.send(signal("s2", negative, "10"))
 	c := out[0].GetCase()
 	if c.GetState() != stateSolved || c.GetApprovedAnswer() != "yes" || c.GetClarification() != "shoes" || c.GetApprovedBy() != "ann" ||
-		c.GetReviewId() != "r1" || !c.GetApprovedAt().AsTime().Equal(start.Add(time.Minute)) || c.GetNegatives() != 2 || c.GetVersion() != 3 {
+		c.GetReviewId() != "r1" || !c.GetApprovedAt().AsTime().Equal(start.Add(5*time.Minute)) || c.GetNegatives() != 2 || c.GetVersion() != 3 {
 		t.Errorf("case = %v", c)
 	}
 	h.send(revised(one, withdrawn), revised(signal("s2", negative, "10"), withdrawn))
@@ -142,7 +142,7 @@ func TestACrashOfCurationIsMadeGood(t *testing.T) {
 		}
 		var in []stage.Record
 		for _, e := range events {
-			in = append(in, curationRecord(t, e))
+			in = append(in, eventRecord(t, e))
 		}
 		_, err := h.curation.Process(context.Background(), in)
 		if err == nil {
@@ -163,11 +163,11 @@ func TestWhatCannotBeADecisionIsNamed(t *testing.T) {
 	h := newHarness(t)
 	in := []stage.Record{
 		{Value: []byte{0xff}},
-		curationRecord(t, decided("r1", "maybe", "yes", 1)),
-		curationRecord(t, decided("", "approve", "yes", 1)),
-		curationRecord(t, decided("r1", "approve", "", 1)),
-		curationRecord(t, &curationv1.CurationEvent{}),
-		curationRecord(t, decided("r1", "dismiss", "", 1)),
+		eventRecord(t, decided("r1", "maybe", "yes", 1)),
+		eventRecord(t, decided("", "approve", "yes", 1)),
+		eventRecord(t, decided("r1", "approve", "", 1)),
+		eventRecord(t, &curationv1.CurationEvent{}),
+		eventRecord(t, decided("r1", "dismiss", "", 1)),
 	}
 	_, err := h.curation.Process(context.Background(), in)
 	if failed, ok := stage.AsBatchError(err); !ok || !slices.Equal(failed.Indexes(), []int{0, 1, 2, 3, 4}) {

@@ -18,6 +18,7 @@ import (
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
 
 	"github.com/honeloop/hone/pkg/ids"
+	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
@@ -52,6 +53,7 @@ type harness struct {
 	angles   *angles
 	signals  *signals
 	curation *curation
+	logged   []stage.Record // changes that caseAPI made
 }
 
 func newHarness(t *testing.T) *harness {
@@ -63,7 +65,7 @@ func newHarness(t *testing.T) *harness {
 // restart forgets all that is in memory.
 func (h *harness) restart() {
 	cfg := DefaultConfig().Cases
-	s, c, err := stages(h.index, h.angles, cfg, 0.75, telemetry.Discard())
+	s, c, err := stages(h.index, h.angles, cfg, 0.75, projects.Defaults(), telemetry.Discard())
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -140,7 +142,7 @@ func signal(id, polarity, query string, change ...func(*signalv1.Signal)) *signa
 	}
 	s := &signalv1.Signal{
 		SignalId: id, ProjectId: "p", SessionId: "session-" + id, UserId: "user-" + id, Kind: "explicit", Revision: 1,
-		Polarity: polarity, Severity: "medium", OccurredAt: timestamppb.New(start.Add(time.Duration(n) * time.Minute)),
+		Polarity: polarity, Confidence: 0.9, Severity: "medium", OccurredAt: timestamppb.New(start.Add(time.Duration(n) * time.Minute)),
 		Interaction: &eventv1.Interaction{Query: query, Output: "an answer", ModelVersion: "v1"},
 	}
 	for _, c := range change {

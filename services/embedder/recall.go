@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
 	recallv1 "github.com/honeloop/hone/proto/gen/go/hone/recall/v1"
 
 	"github.com/honeloop/hone/pkg/auth"
@@ -26,11 +25,10 @@ const (
 	maxEmbed      = 256
 )
 
-// api serves RecallService and CaseService. Whose data it reads comes from the
+// api serves RecallService. Whose data it reads comes from the
 // key alone.
 type api struct {
 	recallv1.UnimplementedRecallServiceServer
-	casesv1.UnimplementedCaseServiceServer
 
 	index     index
 	embedder  embedding.Embedder
@@ -108,9 +106,16 @@ func (a *api) recall(ctx context.Context, project, query string, q vector.NearQu
 	if err != nil {
 		return nil, err
 	}
+	if err := a.followMerged(ctx, project, cases); err != nil {
+		return nil, err
+	}
 	var guidance []*recallv1.Guidance
+	told := map[string]bool{}
 	for i, m := range matches {
-		guidance = append(guidance, &recallv1.Guidance{Case: cases[i], Similarity: m.Similarity})
+		if id := cases[i].GetCaseId(); recallable(cases[i].GetState()) && !told[id] {
+			told[id] = true
+			guidance = append(guidance, &recallv1.Guidance{Case: cases[i], Similarity: m.Similarity})
+		}
 	}
 	return guidance, nil
 }

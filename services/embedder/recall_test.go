@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
 	recallv1 "github.com/honeloop/hone/proto/gen/go/hone/recall/v1"
@@ -93,16 +92,12 @@ func TestRecallReturnsTheAnswerAtOnce(t *testing.T) {
 func TestAnAnswerIsReadBesideItsCase(t *testing.T) {
 	h := newHarness(t)
 	h.send(signal("s1", negative, "0"))
-	e := decided("r1", "correct", "yes", 1)
-	data, err := proto.Marshal(e)
-	if err != nil {
+	said := &casesv1.CaseCuration{CaseId: founded("s1"), LastEdit: "x"}
+	setAnswer(said, decided("r1", "correct", "yes", 1))
+	if err := h.signals.store.writeCurated(context.Background(), "p", said); err != nil {
 		t.Fatal(err)
 	}
-	o := answerObject(uuids("p", []string{founded("s1")})[0], e.GetReviewDecided(), data)
-	if err := h.index.Upsert(context.Background(), vector.Answers, "p", []vector.Object{o}); err != nil {
-		t.Fatal(err)
-	}
-	got, err := h.api().GetCase(as("p"), &casesv1.GetCaseRequest{CaseId: founded("s1")})
+	got, err := h.caseAPI().GetCase(as("p"), &casesv1.GetCaseRequest{CaseId: founded("s1")})
 	if err != nil || got.GetCase().GetApprovedAnswer() != "yes" || got.GetCase().GetState() != stateSolved {
 		t.Errorf("GetCase = %v, %v", got, err)
 	}
@@ -117,11 +112,11 @@ func TestRequestsAreChecked(t *testing.T) {
 	a := h.api()
 	recall := func(ctx context.Context, r *recallv1.RecallRequest) error { _, err := a.Recall(ctx, r); return err }
 	list := func(ctx context.Context, r *casesv1.ListCasesRequest) error {
-		_, err := a.ListCases(ctx, r)
+		_, err := h.caseAPI().ListCases(ctx, r)
 		return err
 	}
 	get := func(ctx context.Context, id string) error {
-		_, err := a.GetCase(ctx, &casesv1.GetCaseRequest{CaseId: id})
+		_, err := h.caseAPI().GetCase(ctx, &casesv1.GetCaseRequest{CaseId: id})
 		return err
 	}
 	embed := func(ctx context.Context, n int) error {
@@ -161,7 +156,7 @@ func TestListCases(t *testing.T) {
 		revised(signal("s4", negative, "180"), withdrawn))
 	h.decide(decided("r1", "approve", "yes", 1))
 	for state, want := range map[string]string{"": "90, 0", stateNew: "90", stateSolved: "0", stateWithdrawn: "180"} {
-		r, err := h.api().ListCases(as("p"), &casesv1.ListCasesRequest{State: state})
+		r, err := h.caseAPI().ListCases(as("p"), &casesv1.ListCasesRequest{State: state})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,10 +168,10 @@ func TestListCases(t *testing.T) {
 			t.Errorf("state %q: %v, want %s", state, got, want)
 		}
 	}
-	if r, err := h.api().ListCases(as("q"), &casesv1.ListCasesRequest{}); err != nil || len(r.GetCases()) != 0 {
+	if r, err := h.caseAPI().ListCases(as("q"), &casesv1.ListCasesRequest{}); err != nil || len(r.GetCases()) != 0 {
 		t.Errorf("another project: %v, %v", r, err)
 	}
-	if _, err := h.api().GetCase(as("q"), &casesv1.GetCaseRequest{CaseId: founded("s1")}); status.Code(err) != codes.NotFound {
+	if _, err := h.caseAPI().GetCase(as("q"), &casesv1.GetCaseRequest{CaseId: founded("s1")}); status.Code(err) != codes.NotFound {
 		t.Errorf("another project: %v", err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/honeloop/hone/pkg/auth"
 	"github.com/honeloop/hone/pkg/embedding"
+	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/server"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
@@ -32,6 +33,8 @@ const (
 // Service is the embedder.
 type Service struct {
 	tel      *telemetry.Telemetry
+	projects *projects.Projects
+	reload   time.Duration // of the projects' settings
 	weaviate *vector.Client
 	embedder embedding.Provider
 	pub      *stream.Publisher
@@ -46,7 +49,7 @@ type Service struct {
 //	                           ├──► Weaviate ─────┤
 //	hone.curation ─► curation ─┘        ▲         └──► hone.cases
 //	                                    │
-//	                gRPC ──► Recall, Embed, GetCase, ListCases
+//	                gRPC ──► Recall, Embed, cases; changes of cases go to hone.curation
 func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -56,7 +59,11 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{tel: tel}
+	settings, err := projects.Read(cfg.Server.ProjectsFile)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{tel: tel, projects: settings, reload: cfg.Server.FilesReload}
 	if s.weaviate, err = vector.Open(cfg.Weaviate); err != nil {
 		return nil, err
 	}
@@ -67,7 +74,7 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 		return nil, errors.Join(err, s.close())
 	}
 	limits := cfg.thresholds()
-	signals, curation, err := stages(s.weaviate, s.embedder, cfg.Cases, limits.join, tel)
+	signals, curation, err := stages(s.weaviate, s.embedder, cfg.Cases, limits.join, settings, tel)
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -87,13 +94,13 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)
 	api := newAPI(s.weaviate, s.embedder, limits.recall, cfg.Recall, tel.Log)
 	recallv1.RegisterRecallServiceServer(s.server.GRPC(), api)
-	casesv1.RegisterCaseServiceServer(s.server.GRPC(), api)
+	casesv1.RegisterCaseServiceServer(s.server.GRPC(), newCaseAPI(api, s.pub.Publish, cfg.Cases.EditTimeout))
 	return s, nil
 }
 
 // stages are the two that change cases. They share a store, so that one case
 // is changed by one of them at a time.
-func stages(ix index, e embedding.Embedder, cfg CasesConfig, join float64, tel *telemetry.Telemetry) (*signals, *curation, error) {
+func stages(ix index, e embedding.Embedder, cfg CasesConfig, join float64, settings *projects.Projects, tel *telemetry.Telemetry) (*signals, *curation, error) {
 	placed, err := tel.Meter.Int64Counter("hone.embedder.signals", metric.WithDescription("Signals by what came of them."))
 	if err != nil {
 		return nil, nil, fmt.Errorf("create counter of signals: %w", err)
@@ -103,8 +110,8 @@ func stages(ix index, e embedding.Embedder, cfg CasesConfig, join float64, tel *
 		return nil, nil, fmt.Errorf("create counter of curation events: %w", err)
 	}
 	st := newStore(ix, cfg)
-	return &signals{store: st, embedder: e, join: join, outcomes: placed},
-		&curation{store: st, model: e.Model(), outcomes: reviewed}, nil
+	return &signals{store: st, embedder: e, join: join, projects: settings, outcomes: placed},
+		&curation{store: st, embedder: e, outcomes: reviewed}, nil
 }
 
 // Run serves at once, and consumes as soon as Weaviate has its schema, until
@@ -112,6 +119,7 @@ func stages(ix index, e embedding.Embedder, cfg CasesConfig, join float64, tel *
 func (s *Service) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.server.Run(gctx) })
+	g.Go(func() error { s.projects.Watch(gctx, s.reload, s.tel.Log); return nil })
 	g.Go(func() error {
 		if err := s.awaitSchema(gctx); err != nil {
 			return nil // told to stop before

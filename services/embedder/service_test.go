@@ -28,6 +28,7 @@ import (
 	"github.com/honeloop/hone/pkg/embedded"
 	"github.com/honeloop/hone/pkg/embedded/embeddedtest"
 	"github.com/honeloop/hone/pkg/embedding"
+	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/stream/streamtest"
@@ -193,9 +194,9 @@ func TestTheWayOfASignal(t *testing.T) {
 	}
 
 	// A reviewer's answer.
-	e := decided("r1", "correct", "Only unworn shoes, within 30 days.", 1)
+	e := decided("r1", "correct", "Only unworn shoes, within 30 days.", 5)
 	e.ProjectId, e.GetReviewDecided().CaseId = p, out[0].GetCase().GetCaseId()
-	broker.Write(t, curationRecord(t, e))
+	broker.Write(t, eventRecord(t, e))
 	eventually(t, "the answer is recalled", func() bool {
 		g := r.ask(p, "Can I return worn shoes?").GetGuidance()
 		return len(g) == 1 && g[0].GetCase().GetState() == stateSolved && g[0].GetCase().GetApprovedAnswer() == "Only unworn shoes, within 30 days."
@@ -206,8 +207,30 @@ func TestTheWayOfASignal(t *testing.T) {
 		t.Error("the solved case was not published")
 	}
 
+	// A person's change goes over the log, and is there when it is answered.
+	title := "Worn shoes"
+	renamed, err := r.cases.UpdateCase(r.as(p), &casesv1.UpdateCaseRequest{CaseId: out[0].GetCase().GetCaseId(), Title: &title})
+	if err != nil || renamed.GetCase().GetTitle() != title || renamed.GetCurationId() == "" {
+		t.Errorf("UpdateCase = %v, %v", renamed, err)
+	}
+	_, err = r.cases.UpdateCase(r.as(q), &casesv1.UpdateCaseRequest{CaseId: out[0].GetCase().GetCaseId(), Title: &title})
+	if status.Code(err) != codes.NotFound {
+		t.Errorf("another project's UpdateCase = %v", err)
+	}
+	merged, err := r.cases.MergeCase(r.as(p), &casesv1.MergeCaseRequest{CaseId: out[2].GetCase().GetCaseId(), IntoCaseId: out[0].GetCase().GetCaseId()})
+	if err != nil || merged.GetCase().GetNegatives() != 3 {
+		t.Errorf("MergeCase = %v, %v", merged, err)
+	}
+	if g := r.ask(p, "How do I reset the password of my account?").GetGuidance(); len(g) != 1 || g[0].GetCase().GetCaseId() != out[0].GetCase().GetCaseId() {
+		t.Errorf("recall of a merged case = %v", g)
+	}
+	if _, err := r.cases.UndoCaseEdit(r.as(p), &casesv1.UndoCaseEditRequest{CaseId: out[2].GetCase().GetCaseId()}); err != nil {
+		t.Errorf("UndoCaseEdit = %v", err)
+	}
+	broker.Read(t, stream.TopicCases, 13) // what changed is said
+
 	// Flip one, withdraw the other: nothing is left.
-	r.sendRead(10, revised(one, polarity(positive)), revised(two, withdrawn))
+	r.sendRead(15, revised(one, polarity(positive)), revised(two, withdrawn))
 	eventually(t, "nothing is recalled", func() bool { return len(r.ask(p, "Can I return worn shoes?").GetGuidance()) == 0 })
 	got, err := r.cases.GetCase(r.as(p), &casesv1.GetCaseRequest{CaseId: out[0].GetCase().GetCaseId()})
 	if err != nil || got.GetCase().GetState() != stateWithdrawn || got.GetCase().GetNegatives() != 0 {
@@ -290,7 +313,7 @@ func BenchmarkSignals(b *testing.B) {
 	if err := index.EnsureSchema(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	st, _, err := stages(index, embedding.NewHash(), DefaultConfig().Cases, 0.6, telemetry.Discard())
+	st, _, err := stages(index, embedding.NewHash(), DefaultConfig().Cases, 0.6, projects.Defaults(), telemetry.Discard())
 	if err != nil {
 		b.Fatal(err)
 	}

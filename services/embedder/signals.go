@@ -17,6 +17,7 @@ import (
 
 	"github.com/honeloop/hone/pkg/embedding"
 	"github.com/honeloop/hone/pkg/ids"
+	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/vector"
@@ -38,6 +39,7 @@ type signals struct {
 	store    *store
 	embedder embedding.Embedder
 	join     float64
+	projects *projects.Projects
 	outcomes metric.Int64Counter
 }
 
@@ -46,6 +48,7 @@ type task struct {
 	signal *signalv1.Signal
 	record stage.Record
 	query  string
+	sure   bool      // enough for a place
 	vector []float32 // nil where the signal needs no place
 	near   []string  // cases near it, most similar first
 	looked bool      // near is set
@@ -56,7 +59,7 @@ type task struct {
 func (s *signals) Process(ctx context.Context, in []stage.Record) ([]stage.Record, error) {
 	var failed *stage.BatchError
 	var tasks []*task
-	projects := map[string][]*task{}
+	byProject := map[string][]*task{}
 	var order []string
 	for i, r := range in {
 		t := &task{signal: &signalv1.Signal{}, record: r}
@@ -65,16 +68,17 @@ func (s *signals) Process(ctx context.Context, in []stage.Record) ([]stage.Recor
 			continue
 		}
 		project := t.signal.GetProjectId()
-		if projects[project] == nil {
+		t.sure = t.signal.GetConfidence() >= s.projects.Settings(project).Cases.MinConfidence
+		if byProject[project] == nil {
 			order = append(order, project)
 		}
-		projects[project] = append(projects[project], t)
+		byProject[project] = append(byProject[project], t)
 		tasks = append(tasks, t)
 	}
 
 	stored := map[string]map[string]*casesv1.Exchange{} // by project, by signal
 	for _, project := range order {
-		known, err := s.readExchanges(ctx, project, projects[project])
+		known, err := s.readExchanges(ctx, project, byProject[project])
 		if err != nil {
 			return nil, err
 		}
@@ -84,7 +88,7 @@ func (s *signals) Process(ctx context.Context, in []stage.Record) ([]stage.Recor
 		return nil, err
 	}
 	for _, project := range order {
-		if err := s.assign(ctx, project, projects[project]); err != nil {
+		if err := s.assign(ctx, project, byProject[project]); err != nil {
 			return nil, err
 		}
 	}
@@ -149,7 +153,7 @@ func (s *signals) embed(ctx context.Context, tasks []*task, stored map[string]ma
 	var wanting []*task
 	for _, t := range tasks {
 		last := stored[t.signal.GetProjectId()][t.signal.GetSignalId()].GetPublished().GetSignal().GetRevision()
-		if t.signal.GetRevision() <= last || t.signal.GetWithdrawn() || t.query == "" {
+		if t.signal.GetRevision() <= last || t.signal.GetWithdrawn() || t.query == "" || !t.sure {
 			continue
 		}
 		wanting = append(wanting, t)
@@ -284,12 +288,12 @@ func (a *assignment) repair(ctx context.Context, repeated []*casesv1.Exchange) e
 			}
 		}
 		if len(state.vector) == 0 {
-			// It was being founded: its title is the founder's query.
-			vectors, err := a.embedder.Embed(ctx, []string{c.GetTitle()})
+			// It was being founded.
+			vectors, err := a.embedder.Embed(ctx, []string{c.GetAnchor()})
 			if err != nil {
-				return fmt.Errorf("embed title: %w", err)
+				return fmt.Errorf("embed anchor: %w", err)
 			}
-			state.title, state.vector = c.GetTitle(), vectors[0]
+			state.anchor, state.vector = c.GetAnchor(), vectors[0]
 		}
 		state.saw(c)
 		state.version = max(state.version, c.GetVersion())
@@ -340,9 +344,9 @@ func (a *assignment) search(ctx context.Context, tasks []*task) error {
 	return nil
 }
 
-// load brings cases into a.cases.
+// load brings cases into a.cases, and those that they were merged into.
 func (a *assignment) load(ctx context.Context, caseIDs []string) error {
-	var missing []string
+	var missing, merged []string
 	for _, id := range caseIDs {
 		if _, ok := a.cases[id]; !ok {
 			a.cases[id] = nil // asked for once
@@ -357,9 +361,19 @@ func (a *assignment) load(ctx context.Context, caseIDs []string) error {
 		return err
 	}
 	for _, id := range missing {
-		a.cases[id] = cases[id]
+		if a.cases[id] = cases[id]; cases[id] != nil && cases[id].mergedInto() != "" {
+			merged = append(merged, cases[id].mergedInto())
+		}
 	}
-	return nil
+	return a.load(ctx, merged)
+}
+
+// resolve is the case that stands for c: itself, unless it was merged.
+func (a *assignment) resolve(c *caseState) *caseState {
+	for c != nil && c.mergedInto() != "" {
+		c = a.cases[c.mergedInto()]
+	}
+	return c
 }
 
 func (a *assignment) load1(ctx context.Context, id string) (*caseState, error) {
@@ -372,8 +386,8 @@ func (a *assignment) load1(ctx context.Context, id string) (*caseState, error) {
 // place gives one signal its case, and says what came of it.
 //
 // A negative signal joins the nearest case, or founds one; the others join the
-// nearest case, or none. Whose polarity and query did not change stays where
-// it is.
+// nearest case, or none. Which is not sure enough has none. Whose polarity and
+// query did not change stays where it is.
 func (a *assignment) place(ctx context.Context, t *task) (outcome string, err error) {
 	s := t.signal
 	last := a.known[s.GetSignalId()]
@@ -391,16 +405,23 @@ func (a *assignment) place(ctx context.Context, t *task) (outcome string, err er
 			return "", err
 		}
 	}
-	target := old
-	if old == nil || !old.alive() || !stays(last, t) {
+	target := a.resolve(old)
+	moves := last.GetMoves()
+	if target == nil || !target.alive() || !stays(last, t) {
 		if old != nil {
 			old.drop(s.GetSignalId())
 		}
-		if target, outcome, err = a.choose(ctx, t); err != nil {
+		var via *caseState
+		if target, via, outcome, err = a.choose(ctx, t); err != nil {
 			return "", err
 		}
+		moves = appendMove(nil, a.movesVia(via)...)
 	} else {
 		outcome = "stayed"
+		if target != old { // a merge of another process did not see it
+			old.drop(s.GetSignalId())
+			moves = appendMove(moves, a.movesVia(old)...)
+		}
 	}
 
 	message := &casesv1.CaseSignal{Signal: s}
@@ -428,11 +449,11 @@ func (a *assignment) place(ctx context.Context, t *task) (outcome string, err er
 		}
 		left = newestOf(left, message.GetCase().GetCaseId())
 	}
-	exchange := &casesv1.Exchange{Published: message, Left: left}
+	exchange := &casesv1.Exchange{Published: message, Left: left, Moves: moves}
 	t.publish(exchange)
 	a.known[s.GetSignalId()] = &casesv1.Exchange{
 		Published: &casesv1.CaseSignal{Signal: reduced(s), Case: message.Case, Similarity: message.Similarity, Founded: message.Founded},
-		Left:      left,
+		Left:      left, Moves: moves,
 	}
 	if a.wrote[s.GetSignalId()] == nil {
 		a.order = append(a.order, s.GetSignalId())
@@ -468,82 +489,118 @@ func newestOf(cases []*casesv1.Case, but string) []*casesv1.Case {
 }
 
 // choose finds the case that a signal joins; nil for none. It may be a new one.
-func (a *assignment) choose(ctx context.Context, t *task) (*caseState, string, error) {
+// via is the merged case that led to it, if any did.
+func (a *assignment) choose(ctx context.Context, t *task) (c, via *caseState, outcome string, err error) {
 	if t.signal.GetWithdrawn() {
-		return nil, "withdrawn", nil
+		return nil, nil, "withdrawn", nil
+	}
+	if t.query != "" && !t.sure {
+		return nil, nil, "unsure", nil
 	}
 	if t.vector == nil {
-		return nil, "no_query", nil
+		return nil, nil, "no_query", nil
 	}
-	best, full, err := a.nearest(ctx, t)
+	best, via, full, err := a.nearest(ctx, t)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, "", err
 	}
 	if best != nil {
-		return best, "joined", nil
+		return best, via, "joined", nil
 	}
 	if t.signal.GetPolarity() != negative {
-		return nil, "apart", nil
+		return nil, nil, "apart", nil
 	}
 
 	id := foundedBy(t.signal)
-	c, err := a.load1(ctx, id)
-	if err != nil {
-		return nil, "", err
+	if c, err = a.load1(ctx, id); err != nil {
+		return nil, nil, "", err
 	}
-	if c != nil && c.alive() {
+	if target := a.resolve(c); target != nil && target.alive() {
 		// It founded this case before, with another query, and others joined:
 		// the case keeps its meaning and its founder.
-		return c, "joined", nil
+		if target != c {
+			via = c
+		}
+		return target, via, "joined", nil
+	}
+	if c != nil && c.mergedInto() != "" {
+		// The case that it went to is withdrawn, and this id means that one.
+		target := a.resolve(c)
+		if target == nil {
+			return nil, nil, "", fmt.Errorf("case %s was merged into %s, which is not there", c.id, c.mergedInto())
+		}
+		a.opened = append(a.opened, target)
+		return target, c, "joined", nil
 	}
 	if c == nil {
 		c = newCase(id, a.project)
 		a.cases[id] = c
 	}
-	c.title, c.vector = shorten(t.query, maxShort), t.vector
+	c.anchor, c.vector = t.query, t.vector
 	a.opened = append(a.opened, c)
 	if full {
-		return c, "founded_beside_full", nil
+		return c, nil, "founded_beside_full", nil
 	}
-	return c, "founded", nil
+	return c, nil, "founded", nil
 }
 
 // nearest is the most similar case that takes the signal; nil where none is
-// near enough. full says that a full one was passed over.
-func (a *assignment) nearest(ctx context.Context, t *task) (best *caseState, full bool, err error) {
+// near enough. full says that a full one was passed over. A merged case speaks
+// for the one that it went to, which via then names.
+func (a *assignment) nearest(ctx context.Context, t *task) (best, via *caseState, full bool, err error) {
 	if !t.looked {
 		if err := a.search(ctx, []*task{t}); err != nil {
-			return nil, false, err
+			return nil, nil, false, err
 		}
 	}
 	candidates := slices.Clone(a.opened)
 	for _, id := range t.near {
 		c, err := a.load1(ctx, id)
 		if err != nil {
-			return nil, false, err
+			return nil, nil, false, err
 		}
-		if c == nil || !c.alive() {
+		target := a.resolve(c)
+		if target == nil || !target.alive() {
 			continue
 		}
 		candidates = append(candidates, c)
-		if !c.full() {
+		if !target.full() {
 			break // the others are farther
 		}
 	}
 	var top float64
 	for _, c := range candidates {
-		if !c.alive() {
+		target := a.resolve(c)
+		if target == nil || !target.alive() {
 			continue
 		}
 		switch near := similarity(t.vector, c.vector); {
 		case near < a.join:
-		case c.full():
+		case target.full():
 			full = true
-		case best == nil, near > top, near == top && c.id < best.id:
-			best, top = c, near
+		case best == nil, near > top, near == top && target.id < best.id:
+			best, via, top = target, nil, near
+			if c != target {
+				via = c
+			}
 		}
 	}
-	return best, full, nil
+	return best, via, full, nil
+}
+
+// movesVia remembers the merges that led a signal from a case to another, so
+// that undoing them takes the signal along.
+func (a *assignment) movesVia(c *caseState) []*casesv1.Move {
+	var moves []*casesv1.Move
+	for ; c != nil && c.mergedInto() != ""; c = a.cases[c.mergedInto()] {
+		moves = append(moves, &casesv1.Move{CurationId: c.curated.GetMergedBy(), FromCaseId: c.id})
+	}
+	return moves
+}
+
+func appendMove(moves []*casesv1.Move, more ...*casesv1.Move) []*casesv1.Move {
+	moves = append(slices.Clone(moves), more...)
+	return moves[max(0, len(moves)-maxMoves):]
 }
 
 // write makes exchanges, then cases, durable.
@@ -551,19 +608,11 @@ func (a *assignment) write(ctx context.Context) error {
 	var objects []vector.Object
 	for _, id := range a.order {
 		e, t := a.known[id], a.wrote[id]
-		data, err := encode(e)
+		o, err := exchangeObject(a.project, e, t.vector, a.embedder.Model())
 		if err != nil {
-			return fmt.Errorf("encode exchange %s: %w", id, err)
+			return err
 		}
-		s := e.GetPublished().GetSignal()
-		objects = append(objects, vector.Object{
-			ID: ids.UUID(a.project, id), Vector: t.vector, Payload: data,
-			Properties: map[string]any{
-				"signal_id": id, "case_id": memberCase(e), "session_id": s.GetSessionId(), "user_id": s.GetUserId(),
-				"polarity": s.GetPolarity(), "withdrawn": s.GetWithdrawn(), "occurred_at": s.GetOccurredAt().AsTime(),
-				"embedding_model": a.embedder.Model(),
-			},
-		})
+		objects = append(objects, o)
 	}
 	if err := a.store.index.Upsert(ctx, vector.Exchanges, a.project, objects); err != nil {
 		return fmt.Errorf("write exchanges: %w", err)
@@ -576,6 +625,22 @@ func (a *assignment) write(ctx context.Context) error {
 	return nil
 }
 
+func exchangeObject(project string, e *casesv1.Exchange, v []float32, model string) (vector.Object, error) {
+	s := e.GetPublished().GetSignal()
+	data, err := encode(e)
+	if err != nil {
+		return vector.Object{}, fmt.Errorf("encode exchange %s: %w", s.GetSignalId(), err)
+	}
+	return vector.Object{
+		ID: ids.UUID(project, s.GetSignalId()), Vector: v, Payload: data,
+		Properties: map[string]any{
+			"signal_id": s.GetSignalId(), "case_id": memberCase(e), "session_id": s.GetSessionId(), "user_id": s.GetUserId(),
+			"polarity": s.GetPolarity(), "withdrawn": s.GetWithdrawn(), "occurred_at": s.GetOccurredAt().AsTime(),
+			"embedding_model": model,
+		},
+	}, nil
+}
+
 // foundedBy is the id of the case that a signal founds, if it founds one.
 func foundedBy(s *signalv1.Signal) string {
 	return ids.Derive("cs", s.GetProjectId(), s.GetSignalId())
@@ -584,7 +649,7 @@ func foundedBy(s *signalv1.Signal) string {
 // stays says whether a new revision changes nothing that places a signal.
 func stays(last *casesv1.Exchange, t *task) bool {
 	before := last.GetPublished().GetSignal()
-	return memberCase(last) != "" && !t.signal.GetWithdrawn() &&
+	return memberCase(last) != "" && !t.signal.GetWithdrawn() && t.sure &&
 		(before.GetPolarity() == negative) == (t.signal.GetPolarity() == negative) &&
 		before.GetInteraction().GetQuery() == t.query
 }

@@ -91,11 +91,11 @@ func TestOutputIsTheWholeSignalWithItsCase(t *testing.T) {
 		t.Errorf("similarity = %g, want the cosine of 30 degrees", s)
 	}
 	want := &casesv1.Case{
-		CaseId: founded("s1"), ProjectId: "p", Title: "0 degrees", State: "new", Version: 2,
+		CaseId: founded("s1"), ProjectId: "p", Title: "0 degrees", Anchor: "0 degrees", State: "new", Version: 2,
 		Categories: map[string]uint32{"tone": 2, "length": 1}, Negatives: 2, Users: 1, Sessions: 2, Severity: "high",
 		FirstSeen: one.GetOccurredAt(), LastSeen: two.GetOccurredAt(),
 		Complaints: []string{"bad", "wrong"}, Examples: []string{"30 degrees", "0 degrees"},
-		ModelVersions: map[string]uint32{"v1": 1, "v2": 1},
+		ModelVersions: map[string]uint32{"v1": 1, "v2": 1}, Days: map[string]uint32{"2026-11-24": 2}, Trend: "steady",
 	}
 	if !proto.Equal(out[1].GetCase(), want) {
 		t.Errorf("case = %v\nwant   %v", out[1].GetCase(), want)
@@ -481,7 +481,7 @@ func TestPartitionsAndReviewsAtOnce(t *testing.T) {
 	}
 	g.Go(func() error {
 		for i := range 10 {
-			_, err := h.curation.Process(context.Background(), []stage.Record{curationRecord(t, decided(fmt.Sprint("r", i), "correct", fmt.Sprint("answer ", i), i))})
+			_, err := h.curation.Process(context.Background(), []stage.Record{eventRecord(t, decided(fmt.Sprint("r", i), "correct", fmt.Sprint("answer ", i), i))})
 			if err != nil {
 				return err
 			}

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
-	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
 
 	"github.com/honeloop/hone/pkg/ids"
 	"github.com/honeloop/hone/pkg/vector"
@@ -38,14 +37,20 @@ func newStore(ix index, cfg CasesConfig) *store {
 	return &store{index: ix, cache: newCaseCache(cfg.CachedMembers, cfg.CacheTTL), locks: newProjectLocks()}
 }
 
-// take gives the cases that exist, with their members and answers, and gives
-// up the cached ones: put returns them after a successful write, so an error
+// take gives the cases that exist, with their members and what people said of
+// them, and gives up the cached ones: put returns them after a successful write, so an error
 // leaves nothing stale.
 func (s *store) take(ctx context.Context, project string, caseIDs []string) (map[string]*caseState, error) {
+	// What people said is read each time, and first: another process may have
+	// written it, and moved members before it did.
+	curated, err := readCurated(ctx, s.index, project, caseIDs)
+	if err != nil {
+		return nil, err
+	}
 	cases := map[string]*caseState{}
 	var missing []string
 	for _, id := range caseIDs {
-		if c := s.cache.take(project, id); c != nil {
+		if c := s.cache.take(project, id); c != nil && c.curated.GetLastEdit() == curated[id].GetLastEdit() {
 			cases[id] = c
 		} else {
 			missing = append(missing, id)
@@ -54,13 +59,8 @@ func (s *store) take(ctx context.Context, project string, caseIDs []string) (map
 	if err := s.read(ctx, project, missing, cases); err != nil {
 		return nil, err
 	}
-	// Answers are read each time: another process may have written them.
-	answers, err := readAnswers(ctx, s.index, project, caseIDs)
-	if err != nil {
-		return nil, err
-	}
 	for id, c := range cases {
-		c.answer = answers[id]
+		c.curated = curated[id]
 	}
 	return cases, nil
 }
@@ -86,7 +86,7 @@ func (s *store) read(ctx context.Context, project string, caseIDs []string, into
 			return fmt.Errorf("decode case %s: %w", o.ID, err)
 		}
 		state := newCase(c.GetCaseId(), project)
-		state.title, state.version, state.vector, state.shown = c.GetTitle(), c.GetVersion(), o.Vector, c.GetReviewId()
+		state.anchor, state.version, state.vector, state.shown = c.GetAnchor(), c.GetVersion(), o.Vector, c.GetLastEdit()
 		state.saw(&c)
 		into[state.id] = state
 		found = append(found, c.GetCaseId())
@@ -153,7 +153,7 @@ func (s *store) readMembers(ctx context.Context, project string, caseIDs []strin
 }
 
 // writeCases stores cases as they stand. One without negative signals keeps no
-// vector, so that nothing finds it.
+// vector, so that nothing finds it; a merged one does, and leads to the other.
 func (s *store) writeCases(ctx context.Context, project string, cases map[string]*caseState, model string) error {
 	var objects []vector.Object
 	for _, c := range cases {
@@ -165,7 +165,7 @@ func (s *store) writeCases(ctx context.Context, project string, cases map[string
 		if err != nil {
 			return err
 		}
-		if c.alive() {
+		if c.alive() || c.mergedInto() != "" {
 			o.Vector = c.vector
 		}
 		objects = append(objects, o)
@@ -175,7 +175,7 @@ func (s *store) writeCases(ctx context.Context, project string, cases map[string
 	}
 	for _, c := range cases {
 		if c.changed {
-			c.changed, c.shown = false, c.answer.GetReviewDecided().GetReviewId()
+			c.changed, c.shown = false, c.curated.GetLastEdit()
 		}
 	}
 	return nil
@@ -195,27 +195,45 @@ func caseObject(c *casesv1.Case, model string) (vector.Object, error) {
 	}, nil
 }
 
-func readAnswers(ctx context.Context, ix index, project string, caseIDs []string) (map[string]*curationv1.CurationEvent, error) {
+// readCurated reads what people said about cases, where they said anything.
+func readCurated(ctx context.Context, ix index, project string, caseIDs []string) (map[string]*casesv1.CaseCuration, error) {
 	if len(caseIDs) == 0 {
 		return nil, nil
 	}
 	objects, err := ix.Get(ctx, vector.Answers, project, uuids(project, caseIDs), false)
 	if err != nil {
-		return nil, fmt.Errorf("read answers: %w", err)
+		return nil, fmt.Errorf("read what was said about cases: %w", err)
 	}
-	answers := map[string]*curationv1.CurationEvent{}
+	curated := map[string]*casesv1.CaseCuration{}
 	for _, id := range caseIDs {
 		o, ok := objects[ids.UUID(project, id)]
 		if !ok {
 			continue
 		}
-		var e curationv1.CurationEvent
-		if err := proto.Unmarshal(o.Payload, &e); err != nil {
-			return nil, fmt.Errorf("decode answer of case %s: %w", id, err)
+		c := &casesv1.CaseCuration{}
+		if err := proto.Unmarshal(o.Payload, c); err != nil {
+			return nil, fmt.Errorf("decode what was said about case %s: %w", id, err)
 		}
-		answers[id] = &e
+		curated[id] = c
 	}
-	return answers, nil
+	return curated, nil
+}
+
+func (s *store) writeCurated(ctx context.Context, project string, curated ...*casesv1.CaseCuration) error {
+	var objects []vector.Object
+	for _, c := range curated {
+		data, err := encode(c)
+		if err != nil {
+			return fmt.Errorf("encode what was said about case %s: %w", c.GetCaseId(), err)
+		}
+		objects = append(objects, vector.Object{ID: ids.UUID(project, c.GetCaseId()), Payload: data, Properties: map[string]any{
+			"case_id": c.GetCaseId(), "kind": "case",
+		}})
+	}
+	if err := s.index.Upsert(ctx, vector.Answers, project, objects); err != nil {
+		return fmt.Errorf("write what was said about cases: %w", err)
+	}
+	return nil
 }
 
 func decodeExchange(o vector.Object) (*casesv1.Exchange, error) {

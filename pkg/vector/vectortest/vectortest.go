@@ -130,7 +130,7 @@ func (f *Fake) List(_ context.Context, collection, project string, q vector.List
 	objects = objects[min(q.Offset, len(objects)):]
 	objects = objects[:min(q.Limit, len(objects))]
 	for i := range objects {
-		objects[i] = out(objects[i], false)
+		objects[i] = out(objects[i], q.Vectors)
 	}
 	return objects, nil
 }

@@ -53,64 +53,16 @@ func printRecall(p *painter, resp *recallv1.RecallResponse) {
 
 func printCaseBody(p *painter, c *casesv1.Case) {
 	p.block(6, "state", joined(" · ", c.State, prefixed("severity ", c.Severity), count(int(c.Negatives), "complaint"),
-		count(int(c.Users), "user"), "last seen "+stamp(c.LastSeen)))
+		count(int(c.Users), "user"), c.Trend, "last seen "+stamp(c.LastSeen)))
+	p.block(6, "assigned", c.Assignee)
+	p.block(6, "merged", prefixed("into ", c.MergedInto))
+	p.block(6, "summary", c.Summary)
 	p.block(6, "categories", counts(c.Categories))
 	for _, complaint := range c.Complaints {
 		p.block(6, "complaint", complaint)
 	}
 	p.block(6, "answer", joined("  ", c.ApprovedAnswer, prefixed("— approved by ", c.ApprovedBy)))
 	p.block(6, "clarified", c.Clarification)
-}
-
-func newCaseCommand(g *global) *cobra.Command {
-	cmd := &cobra.Command{Use: "case", Short: "Known problems"}
-	var state string
-	var limit uint32
-	list := &cobra.Command{
-		Use: "list", Short: "List cases, those with the most complaints first", Args: cobra.NoArgs,
-		Example: "  hone case list\n  hone case list --state solved --json",
-		RunE: g.connected(func(cmd *cobra.Command, _ []string, conn *grpc.ClientConn) error {
-			resp, err := casesv1.NewCaseServiceClient(conn).ListCases(cmd.Context(), &casesv1.ListCasesRequest{State: state, Limit: limit})
-			if err != nil {
-				return explain(err)
-			}
-			if g.json {
-				return printMessage(cmd.OutOrStdout(), resp)
-			}
-			return table(cmd.OutOrStdout(), []string{"case", "state", "complaints", "users", "severity", "categories", "title"}, caseRows(resp.Cases))
-		}),
-	}
-	list.Flags().StringVar(&state, "state", "", "only cases in this state: new or solved")
-	list.Flags().Uint32Var(&limit, "limit", 0, "most cases to list (default 50)")
-	show := &cobra.Command{
-		Use: "show CASE", Short: "Show a case", Args: cobra.ExactArgs(1),
-		RunE: g.connected(func(cmd *cobra.Command, args []string, conn *grpc.ClientConn) error {
-			resp, err := casesv1.NewCaseServiceClient(conn).GetCase(cmd.Context(), &casesv1.GetCaseRequest{CaseId: args[0]})
-			if err != nil {
-				return explain(err)
-			}
-			if g.json {
-				return printMessage(cmd.OutOrStdout(), resp.Case)
-			}
-			p := newPainter(cmd.OutOrStdout())
-			p.printf("%s  %s\n", p.bold(oneLine(resp.Case.Title, 100)), p.dim(resp.Case.CaseId))
-			printCaseBody(p, resp.Case)
-			for _, q := range resp.Case.Examples {
-				p.block(6, "asked", q)
-			}
-			return nil
-		}),
-	}
-	cmd.AddCommand(list, show)
-	return cmd
-}
-
-func caseRows(cases []*casesv1.Case) [][]string {
-	var rows [][]string
-	for _, c := range cases {
-		rows = append(rows, []string{c.CaseId, c.State, fmt.Sprint(c.Negatives), fmt.Sprint(c.Users), c.Severity, counts(c.Categories), oneLine(c.Title, 48)})
-	}
-	return rows
 }
 
 // counts is a map of counts in words, in the order of the names.

@@ -381,6 +381,8 @@ func (j *judge) exchanges(ctx context.Context) error {
 			}
 			if s := e.GetPublished().GetSignal(); s.GetRevision() != h.revision || s.GetWithdrawn() != h.withdrawn || o.Properties.Withdrawn != h.withdrawn {
 				j.find(v, different, id, "exchange has revision %d, withdrawn %t; the newest is %d, withdrawn %t", s.GetRevision(), s.GetWithdrawn(), h.revision, h.withdrawn)
+			} else if !h.withdrawn && len(e.GetMoves()) > 0 {
+				h.caseID = o.Properties.CaseID // moved there after the decision, by a merge or split
 			} else if !h.withdrawn && o.Properties.CaseID != h.caseID {
 				j.find(v, different, id, "exchange is in case %q, the decision says %q", o.Properties.CaseID, h.caseID)
 			}

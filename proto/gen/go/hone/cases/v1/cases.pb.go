@@ -84,7 +84,9 @@ type Case struct {
 	Version uint64 `protobuf:"varint,30,opt,name=version,proto3" json:"version,omitempty"`
 	// The query whose vector stands for the case: the founding one, which never
 	// changes, so that neither does what the case is about.
-	Anchor        string `protobuf:"bytes,31,opt,name=anchor,proto3" json:"anchor,omitempty"`
+	Anchor string `protobuf:"bytes,31,opt,name=anchor,proto3" json:"anchor,omitempty"`
+	// The last event on hone.curation that it shows.
+	LastEdit      string `protobuf:"bytes,32,opt,name=last_edit,json=lastEdit,proto3" json:"last_edit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,6 +306,13 @@ func (x *Case) GetVersion() uint64 {
 func (x *Case) GetAnchor() string {
 	if x != nil {
 		return x.Anchor
+	}
+	return ""
+}
+
+func (x *Case) GetLastEdit() string {
+	if x != nil {
+		return x.LastEdit
 	}
 	return ""
 }
@@ -671,7 +680,9 @@ type CaseEdit struct {
 	// The event that took it back.
 	UndoneBy string `protobuf:"bytes,5,opt,name=undone_by,json=undoneBy,proto3" json:"undone_by,omitempty"`
 	// Signals that it moved.
-	Moved         uint32 `protobuf:"varint,6,opt,name=moved,proto3" json:"moved,omitempty"`
+	Moved uint32 `protobuf:"varint,6,opt,name=moved,proto3" json:"moved,omitempty"`
+	// False while it is being applied.
+	Applied       bool `protobuf:"varint,7,opt,name=applied,proto3" json:"applied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -746,6 +757,13 @@ func (x *CaseEdit) GetMoved() uint32 {
 		return x.Moved
 	}
 	return 0
+}
+
+func (x *CaseEdit) GetApplied() bool {
+	if x != nil {
+		return x.Applied
+	}
+	return false
 }
 
 type GetCaseRequest struct {
@@ -1683,7 +1701,7 @@ var File_hone_cases_v1_cases_proto protoreflect.FileDescriptor
 
 const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\n" +
-	"\x19hone/cases/v1/cases.proto\x12\rhone.cases.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fhone/curation/v1/curation.proto\x1a\x1bhone/signal/v1/signal.proto\"\x8e\t\n" +
+	"\x19hone/cases/v1/cases.proto\x12\rhone.cases.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fhone/curation/v1/curation.proto\x1a\x1bhone/signal/v1/signal.proto\"\xab\t\n" +
 	"\x04Case\x12\x17\n" +
 	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x1d\n" +
 	"\n" +
@@ -1721,7 +1739,8 @@ const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\x04days\x18\x1c \x03(\v2\x1d.hone.cases.v1.Case.DaysEntryR\x04days\x12\x14\n" +
 	"\x05trend\x18\x1d \x01(\tR\x05trend\x12\x18\n" +
 	"\aversion\x18\x1e \x01(\x04R\aversion\x12\x16\n" +
-	"\x06anchor\x18\x1f \x01(\tR\x06anchor\x1a=\n" +
+	"\x06anchor\x18\x1f \x01(\tR\x06anchor\x12\x1b\n" +
+	"\tlast_edit\x18  \x01(\tR\blastEdit\x1a=\n" +
 	"\x0fCategoriesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1a@\n" +
@@ -1766,14 +1785,15 @@ const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\tmerged_by\x18\v \x01(\tR\bmergedBy\x12\x14\n" +
 	"\x05apart\x18\f \x03(\tR\x05apart\x12\x1b\n" +
 	"\tlast_edit\x18\r \x01(\tR\blastEdit\x12\x16\n" +
-	"\x06anchor\x18\x0e \x01(\tR\x06anchor\"\xf6\x01\n" +
+	"\x06anchor\x18\x0e \x01(\tR\x06anchor\"\x90\x02\n" +
 	"\bCaseEdit\x125\n" +
 	"\x05event\x18\x01 \x01(\v2\x1f.hone.curation.v1.CurationEventR\x05event\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\tR\arefused\x123\n" +
 	"\x06before\x18\x03 \x01(\v2\x1b.hone.cases.v1.CaseCurationR\x06before\x121\n" +
 	"\x05after\x18\x04 \x01(\v2\x1b.hone.cases.v1.CaseCurationR\x05after\x12\x1b\n" +
 	"\tundone_by\x18\x05 \x01(\tR\bundoneBy\x12\x14\n" +
-	"\x05moved\x18\x06 \x01(\rR\x05moved\")\n" +
+	"\x05moved\x18\x06 \x01(\rR\x05moved\x12\x18\n" +
+	"\aapplied\x18\a \x01(\bR\aapplied\")\n" +
 	"\x0eGetCaseRequest\x12\x17\n" +
 	"\acase_id\x18\x01 \x01(\tR\x06caseId\":\n" +
 	"\x0fGetCaseResponse\x12'\n" +
