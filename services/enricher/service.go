@@ -18,10 +18,13 @@ import (
 	"github.com/honeloop/hone/pkg/telemetry"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 	trailv1 "github.com/honeloop/hone/proto/gen/go/hone/trail/v1"
+	trendsv1 "github.com/honeloop/hone/proto/gen/go/hone/trends/v1"
 
 	"github.com/honeloop/hone/services/enricher/internal/enrich"
 	"github.com/honeloop/hone/services/enricher/internal/redact"
+	"github.com/honeloop/hone/services/enricher/internal/sessions"
 	"github.com/honeloop/hone/services/enricher/internal/trail"
+	"github.com/honeloop/hone/services/enricher/internal/trends"
 )
 
 // Group is the enricher's consumer group on hone.events.
@@ -58,6 +61,7 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 		return nil, fmt.Errorf("create enricher: %w", err)
 	}
 	store := trail.NewStore(conn)
+	store.RetentionDays = func(project string) int { return settings.Settings(project).Retention.Days }
 	st, err := enrich.New(store, enrich.Options{
 		CacheBytes: cfg.CacheBytes, MaxSessionEvents: cfg.MaxSessionEvents,
 		Redact: func(e *eventv1.Event) redact.Counts {
@@ -80,7 +84,8 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	}
 	s := &Service{conn: conn, projects: settings, reload: cfg.Server.FilesReload, pub: pub, runner: runner, tel: tel}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)
-	trailv1.RegisterTrailServiceServer(s.server.GRPC(), &trailServer{store: store, log: tel.Log})
+	trailv1.RegisterTrailServiceServer(s.server.GRPC(), &trailServer{store: sessions.NewStore(conn), log: tel.Log})
+	trendsv1.RegisterTrendServiceServer(s.server.GRPC(), &trendServer{store: trends.NewStore(conn), log: tel.Log})
 	return s, nil
 }
 

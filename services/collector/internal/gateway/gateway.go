@@ -26,6 +26,7 @@ import (
 	policyv1 "github.com/honeloop/hone/proto/gen/go/hone/policy/v1"
 	recallv1 "github.com/honeloop/hone/proto/gen/go/hone/recall/v1"
 	trailv1 "github.com/honeloop/hone/proto/gen/go/hone/trail/v1"
+	trendsv1 "github.com/honeloop/hone/proto/gen/go/hone/trends/v1"
 )
 
 // Upstreams are the gRPC addresses of the services that own the other calls.
@@ -94,6 +95,7 @@ func New(cfg Config) (*Gateway, error) {
 		file       protoreflect.FileDescriptor
 	}{
 		{"enricher", cfg.Upstreams.Trail, trailv1.File_hone_trail_v1_trail_proto},
+		{"enricher", cfg.Upstreams.Trail, trendsv1.File_hone_trends_v1_trends_proto},
 		{"embedder", cfg.Upstreams.Embedder, recallv1.File_hone_recall_v1_recall_proto},
 		{"embedder", cfg.Upstreams.Embedder, casesv1.File_hone_cases_v1_cases_proto},
 		{"router", cfg.Upstreams.Router, policyv1.File_hone_policy_v1_policy_proto},

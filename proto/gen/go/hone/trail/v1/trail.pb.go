@@ -29,8 +29,13 @@ const (
 )
 
 type GetSessionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	SessionId     string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	SessionId string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Most events of the page, at most 1,000; 0 means 1,000. A page also ends
+	// before 16 MB of events.
+	PageSize uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before; empty for the first.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -72,9 +77,25 @@ func (x *GetSessionRequest) GetSessionId() string {
 	return ""
 }
 
+func (x *GetSessionRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *GetSessionRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type GetSessionResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Trail         *Trail                 `protobuf:"bytes,1,opt,name=trail,proto3" json:"trail,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Trail *Trail                 `protobuf:"bytes,1,opt,name=trail,proto3" json:"trail,omitempty"`
+	// Empty where this is the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -116,18 +137,33 @@ func (x *GetSessionResponse) GetTrail() *Trail {
 	return nil
 }
 
-// Trail is all of a session in order, and what followed from it.
+func (x *GetSessionResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Trail is a session in order, and what followed from it: all of it, or a page.
 type Trail struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ProjectId string                 `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	SessionId string                 `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Of the whole session.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	LastAt    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_at,json=lastAt,proto3" json:"last_at,omitempty"`
-	// By time, then by id.
+	// By time in milliseconds, then by id.
 	Events []*v1.Event `protobuf:"bytes,5,rep,name=events,proto3" json:"events,omitempty"`
-	// The newest revision of each, withdrawn ones included.
-	Signals       []*v11.Signal   `protobuf:"bytes,6,rep,name=signals,proto3" json:"signals,omitempty"`
-	Decisions     []*v12.Decision `protobuf:"bytes,7,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// The newest revision of each, withdrawn ones included: those about the
+	// page's interactions. Those whose interaction has not arrived are on the last
+	// page.
+	Signals []*v11.Signal `protobuf:"bytes,6,rep,name=signals,proto3" json:"signals,omitempty"`
+	// On these signals, oldest first.
+	Decisions []*v12.Decision `protobuf:"bytes,7,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// What came of these signals.
+	Outcomes []*Outcome `protobuf:"bytes,8,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// Events of the whole session.
+	TotalEvents   uint32 `protobuf:"varint,9,opt,name=total_events,json=totalEvents,proto3" json:"total_events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -211,16 +247,514 @@ func (x *Trail) GetDecisions() []*v12.Decision {
 	return nil
 }
 
+func (x *Trail) GetOutcomes() []*Outcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *Trail) GetTotalEvents() uint32 {
+	if x != nil {
+		return x.TotalEvents
+	}
+	return 0
+}
+
+// Outcome is one thing that came of a signal.
+type Outcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "case", "review", "dataset_row", "patch" or "product_issue".
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Id   string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// Of a case: the newest of the page's signals that is in it.
+	SignalId string `protobuf:"bytes,3,opt,name=signal_id,json=signalId,proto3" json:"signal_id,omitempty"`
+	// That of the case, review or patch. A dataset row has none.
+	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	// The case's title, the reviewer's answer, the row's source, the patch's or the
+	// issue's text, shortened to 500 characters.
+	Detail string `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Who decided a review or approved a case's answer.
+	By string `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
+	// When it was last seen (case), decided or else opened (review), or made.
+	At            *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Outcome) Reset() {
+	*x = Outcome{}
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outcome) ProtoMessage() {}
+
+func (x *Outcome) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
+func (*Outcome) Descriptor() ([]byte, []int) {
+	return file_hone_trail_v1_trail_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Outcome) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Outcome) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Outcome) GetSignalId() string {
+	if x != nil {
+		return x.SignalId
+	}
+	return ""
+}
+
+func (x *Outcome) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Outcome) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Outcome) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Outcome) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+// SearchSessionsRequest has one condition for each field that is set; a session
+// matches where all hold. Those on interactions must hold for one and the same.
+type SearchSessionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only what happened from here (inclusive) to here (exclusive). Unset means
+	// now, and 30 days before the end.
+	From *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// Of the interaction, each whole.
+	UserId        string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	UserRole      string `protobuf:"bytes,4,opt,name=user_role,json=userRole,proto3" json:"user_role,omitempty"`
+	Environment   string `protobuf:"bytes,5,opt,name=environment,proto3" json:"environment,omitempty"`
+	Model         string `protobuf:"bytes,6,opt,name=model,proto3" json:"model,omitempty"`
+	ModelVersion  string `protobuf:"bytes,7,opt,name=model_version,json=modelVersion,proto3" json:"model_version,omitempty"`
+	PromptVersion string `protobuf:"bytes,8,opt,name=prompt_version,json=promptVersion,proto3" json:"prompt_version,omitempty"`
+	Language      string `protobuf:"bytes,9,opt,name=language,proto3" json:"language,omitempty"`
+	// Of a signal of the session that holds.
+	Category string `protobuf:"bytes,10,opt,name=category,proto3" json:"category,omitempty"`
+	// "positive", "negative" or "neutral".
+	Polarity string `protobuf:"bytes,11,opt,name=polarity,proto3" json:"polarity,omitempty"`
+	// Part of a query, an answer, a comment or a correction, upper or lower case.
+	// At most 200 characters.
+	Text string `protobuf:"bytes,12,opt,name=text,proto3" json:"text,omitempty"`
+	// At most 100; 0 means 20.
+	PageSize      uint32 `protobuf:"varint,13,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,14,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchSessionsRequest) Reset() {
+	*x = SearchSessionsRequest{}
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchSessionsRequest) ProtoMessage() {}
+
+func (x *SearchSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchSessionsRequest.ProtoReflect.Descriptor instead.
+func (*SearchSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_hone_trail_v1_trail_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SearchSessionsRequest) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *SearchSessionsRequest) GetTo() *timestamppb.Timestamp {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *SearchSessionsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *SearchSessionsRequest) GetUserRole() string {
+	if x != nil {
+		return x.UserRole
+	}
+	return ""
+}
+
+func (x *SearchSessionsRequest) GetEnvironment() string {
+	if x != nil {
+		return x.Environment
+	}
+	return ""
+}
+
+func (x *SearchSessionsRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *SearchSessionsRequest) GetModelVersion() string {
+	if x != nil {
+		return x.ModelVersion
+	}
+	return ""
+}
+
+func (x *SearchSessionsRequest) GetPromptVersion() string {
+	if x != nil {
+		return x.PromptVersion
+	}
+	return ""
+}
+
+func (x *SearchSessionsRequest) GetLanguage() string {
+	if x != nil {
+		return x.Language
+	}
+	return ""
+}
+
+func (x *SearchSessionsRequest) GetCategory() string {
+	if x != nil {
+		return x.Category
+	}
+	return ""
+}
+
+func (x *SearchSessionsRequest) GetPolarity() string {
+	if x != nil {
+		return x.Polarity
+	}
+	return ""
+}
+
+func (x *SearchSessionsRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *SearchSessionsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *SearchSessionsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type SearchSessionsResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Sessions []*SessionSummary      `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	// Empty where there are no more.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchSessionsResponse) Reset() {
+	*x = SearchSessionsResponse{}
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchSessionsResponse) ProtoMessage() {}
+
+func (x *SearchSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchSessionsResponse.ProtoReflect.Descriptor instead.
+func (*SearchSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_hone_trail_v1_trail_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SearchSessionsResponse) GetSessions() []*SessionSummary {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *SearchSessionsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// SessionSummary is a session in a list.
+type SessionSummary struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	SessionId    string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	StartedAt    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	LastAt       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_at,json=lastAt,proto3" json:"last_at,omitempty"`
+	Events       uint32                 `protobuf:"varint,4,opt,name=events,proto3" json:"events,omitempty"`
+	Interactions uint32                 `protobuf:"varint,5,opt,name=interactions,proto3" json:"interactions,omitempty"`
+	// Distinct, at most five each.
+	UserIds      []string `protobuf:"bytes,6,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	UserRoles    []string `protobuf:"bytes,7,rep,name=user_roles,json=userRoles,proto3" json:"user_roles,omitempty"`
+	Models       []string `protobuf:"bytes,8,rep,name=models,proto3" json:"models,omitempty"`
+	Environments []string `protobuf:"bytes,9,rep,name=environments,proto3" json:"environments,omitempty"`
+	// Signals that hold.
+	Positive   uint32   `protobuf:"varint,10,opt,name=positive,proto3" json:"positive,omitempty"`
+	Negative   uint32   `protobuf:"varint,11,opt,name=negative,proto3" json:"negative,omitempty"`
+	Neutral    uint32   `protobuf:"varint,12,opt,name=neutral,proto3" json:"neutral,omitempty"`
+	Categories []string `protobuf:"bytes,13,rep,name=categories,proto3" json:"categories,omitempty"`
+	// The first query, and the newest text that matched, each shortened to 200
+	// characters. The second is empty without a condition on text.
+	FirstQuery    string                 `protobuf:"bytes,14,opt,name=first_query,json=firstQuery,proto3" json:"first_query,omitempty"`
+	Match         string                 `protobuf:"bytes,15,opt,name=match,proto3" json:"match,omitempty"`
+	MatchedAt     *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=matched_at,json=matchedAt,proto3" json:"matched_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionSummary) Reset() {
+	*x = SessionSummary{}
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionSummary) ProtoMessage() {}
+
+func (x *SessionSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionSummary.ProtoReflect.Descriptor instead.
+func (*SessionSummary) Descriptor() ([]byte, []int) {
+	return file_hone_trail_v1_trail_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SessionSummary) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *SessionSummary) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *SessionSummary) GetLastAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastAt
+	}
+	return nil
+}
+
+func (x *SessionSummary) GetEvents() uint32 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *SessionSummary) GetInteractions() uint32 {
+	if x != nil {
+		return x.Interactions
+	}
+	return 0
+}
+
+func (x *SessionSummary) GetUserIds() []string {
+	if x != nil {
+		return x.UserIds
+	}
+	return nil
+}
+
+func (x *SessionSummary) GetUserRoles() []string {
+	if x != nil {
+		return x.UserRoles
+	}
+	return nil
+}
+
+func (x *SessionSummary) GetModels() []string {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *SessionSummary) GetEnvironments() []string {
+	if x != nil {
+		return x.Environments
+	}
+	return nil
+}
+
+func (x *SessionSummary) GetPositive() uint32 {
+	if x != nil {
+		return x.Positive
+	}
+	return 0
+}
+
+func (x *SessionSummary) GetNegative() uint32 {
+	if x != nil {
+		return x.Negative
+	}
+	return 0
+}
+
+func (x *SessionSummary) GetNeutral() uint32 {
+	if x != nil {
+		return x.Neutral
+	}
+	return 0
+}
+
+func (x *SessionSummary) GetCategories() []string {
+	if x != nil {
+		return x.Categories
+	}
+	return nil
+}
+
+func (x *SessionSummary) GetFirstQuery() string {
+	if x != nil {
+		return x.FirstQuery
+	}
+	return ""
+}
+
+func (x *SessionSummary) GetMatch() string {
+	if x != nil {
+		return x.Match
+	}
+	return ""
+}
+
+func (x *SessionSummary) GetMatchedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.MatchedAt
+	}
+	return nil
+}
+
 var File_hone_trail_v1_trail_proto protoreflect.FileDescriptor
 
 const file_hone_trail_v1_trail_proto_rawDesc = "" +
 	"\n" +
-	"\x19hone/trail/v1/trail.proto\x12\rhone.trail.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19hone/event/v1/event.proto\x1a\x1bhone/policy/v1/policy.proto\x1a\x1bhone/signal/v1/signal.proto\"2\n" +
+	"\x19hone/trail/v1/trail.proto\x12\rhone.trail.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19hone/event/v1/event.proto\x1a\x1bhone/policy/v1/policy.proto\x1a\x1bhone/signal/v1/signal.proto\"n\n" +
 	"\x11GetSessionRequest\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x01 \x01(\tR\tsessionId\"@\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"h\n" +
 	"\x12GetSessionResponse\x12*\n" +
-	"\x05trail\x18\x01 \x01(\v2\x14.hone.trail.v1.TrailR\x05trail\"\xcd\x02\n" +
+	"\x05trail\x18\x01 \x01(\v2\x14.hone.trail.v1.TrailR\x05trail\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa4\x03\n" +
 	"\x05Trail\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x12\x1d\n" +
@@ -231,10 +765,66 @@ const file_hone_trail_v1_trail_proto_rawDesc = "" +
 	"\alast_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x06lastAt\x12,\n" +
 	"\x06events\x18\x05 \x03(\v2\x14.hone.event.v1.EventR\x06events\x120\n" +
 	"\asignals\x18\x06 \x03(\v2\x16.hone.signal.v1.SignalR\asignals\x126\n" +
-	"\tdecisions\x18\a \x03(\v2\x18.hone.policy.v1.DecisionR\tdecisions2\x87\x01\n" +
+	"\tdecisions\x18\a \x03(\v2\x18.hone.policy.v1.DecisionR\tdecisions\x122\n" +
+	"\boutcomes\x18\b \x03(\v2\x16.hone.trail.v1.OutcomeR\boutcomes\x12!\n" +
+	"\ftotal_events\x18\t \x01(\rR\vtotalEvents\"\xb4\x01\n" +
+	"\aOutcome\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1b\n" +
+	"\tsignal_id\x18\x03 \x01(\tR\bsignalId\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x16\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02by\x12*\n" +
+	"\x02at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xd1\x03\n" +
+	"\x15SearchSessionsRequest\x12.\n" +
+	"\x04from\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
+	"\x02to\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x17\n" +
+	"\auser_id\x18\x03 \x01(\tR\x06userId\x12\x1b\n" +
+	"\tuser_role\x18\x04 \x01(\tR\buserRole\x12 \n" +
+	"\venvironment\x18\x05 \x01(\tR\venvironment\x12\x14\n" +
+	"\x05model\x18\x06 \x01(\tR\x05model\x12#\n" +
+	"\rmodel_version\x18\a \x01(\tR\fmodelVersion\x12%\n" +
+	"\x0eprompt_version\x18\b \x01(\tR\rpromptVersion\x12\x1a\n" +
+	"\blanguage\x18\t \x01(\tR\blanguage\x12\x1a\n" +
+	"\bcategory\x18\n" +
+	" \x01(\tR\bcategory\x12\x1a\n" +
+	"\bpolarity\x18\v \x01(\tR\bpolarity\x12\x12\n" +
+	"\x04text\x18\f \x01(\tR\x04text\x12\x1b\n" +
+	"\tpage_size\x18\r \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x0e \x01(\tR\tpageToken\"{\n" +
+	"\x16SearchSessionsResponse\x129\n" +
+	"\bsessions\x18\x01 \x03(\v2\x1d.hone.trail.v1.SessionSummaryR\bsessions\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb5\x04\n" +
+	"\x0eSessionSummary\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x129\n" +
+	"\n" +
+	"started_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x123\n" +
+	"\alast_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06lastAt\x12\x16\n" +
+	"\x06events\x18\x04 \x01(\rR\x06events\x12\"\n" +
+	"\finteractions\x18\x05 \x01(\rR\finteractions\x12\x19\n" +
+	"\buser_ids\x18\x06 \x03(\tR\auserIds\x12\x1d\n" +
+	"\n" +
+	"user_roles\x18\a \x03(\tR\tuserRoles\x12\x16\n" +
+	"\x06models\x18\b \x03(\tR\x06models\x12\"\n" +
+	"\fenvironments\x18\t \x03(\tR\fenvironments\x12\x1a\n" +
+	"\bpositive\x18\n" +
+	" \x01(\rR\bpositive\x12\x1a\n" +
+	"\bnegative\x18\v \x01(\rR\bnegative\x12\x18\n" +
+	"\aneutral\x18\f \x01(\rR\aneutral\x12\x1e\n" +
+	"\n" +
+	"categories\x18\r \x03(\tR\n" +
+	"categories\x12\x1f\n" +
+	"\vfirst_query\x18\x0e \x01(\tR\n" +
+	"firstQuery\x12\x14\n" +
+	"\x05match\x18\x0f \x01(\tR\x05match\x129\n" +
+	"\n" +
+	"matched_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tmatchedAt2\xfc\x01\n" +
 	"\fTrailService\x12w\n" +
 	"\n" +
-	"GetSession\x12 .hone.trail.v1.GetSessionRequest\x1a!.hone.trail.v1.GetSessionResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/sessions/{session_id=**}B=Z;github.com/honeloop/hone/proto/gen/go/hone/trail/v1;trailv1b\x06proto3"
+	"GetSession\x12 .hone.trail.v1.GetSessionRequest\x1a!.hone.trail.v1.GetSessionResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/sessions/{session_id=**}\x12s\n" +
+	"\x0eSearchSessions\x12$.hone.trail.v1.SearchSessionsRequest\x1a%.hone.trail.v1.SearchSessionsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/sessionsB=Z;github.com/honeloop/hone/proto/gen/go/hone/trail/v1;trailv1b\x06proto3"
 
 var (
 	file_hone_trail_v1_trail_proto_rawDescOnce sync.Once
@@ -248,30 +838,44 @@ func file_hone_trail_v1_trail_proto_rawDescGZIP() []byte {
 	return file_hone_trail_v1_trail_proto_rawDescData
 }
 
-var file_hone_trail_v1_trail_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_hone_trail_v1_trail_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_hone_trail_v1_trail_proto_goTypes = []any{
-	(*GetSessionRequest)(nil),     // 0: hone.trail.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),    // 1: hone.trail.v1.GetSessionResponse
-	(*Trail)(nil),                 // 2: hone.trail.v1.Trail
-	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
-	(*v1.Event)(nil),              // 4: hone.event.v1.Event
-	(*v11.Signal)(nil),            // 5: hone.signal.v1.Signal
-	(*v12.Decision)(nil),          // 6: hone.policy.v1.Decision
+	(*GetSessionRequest)(nil),      // 0: hone.trail.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),     // 1: hone.trail.v1.GetSessionResponse
+	(*Trail)(nil),                  // 2: hone.trail.v1.Trail
+	(*Outcome)(nil),                // 3: hone.trail.v1.Outcome
+	(*SearchSessionsRequest)(nil),  // 4: hone.trail.v1.SearchSessionsRequest
+	(*SearchSessionsResponse)(nil), // 5: hone.trail.v1.SearchSessionsResponse
+	(*SessionSummary)(nil),         // 6: hone.trail.v1.SessionSummary
+	(*timestamppb.Timestamp)(nil),  // 7: google.protobuf.Timestamp
+	(*v1.Event)(nil),               // 8: hone.event.v1.Event
+	(*v11.Signal)(nil),             // 9: hone.signal.v1.Signal
+	(*v12.Decision)(nil),           // 10: hone.policy.v1.Decision
 }
 var file_hone_trail_v1_trail_proto_depIdxs = []int32{
-	2, // 0: hone.trail.v1.GetSessionResponse.trail:type_name -> hone.trail.v1.Trail
-	3, // 1: hone.trail.v1.Trail.started_at:type_name -> google.protobuf.Timestamp
-	3, // 2: hone.trail.v1.Trail.last_at:type_name -> google.protobuf.Timestamp
-	4, // 3: hone.trail.v1.Trail.events:type_name -> hone.event.v1.Event
-	5, // 4: hone.trail.v1.Trail.signals:type_name -> hone.signal.v1.Signal
-	6, // 5: hone.trail.v1.Trail.decisions:type_name -> hone.policy.v1.Decision
-	0, // 6: hone.trail.v1.TrailService.GetSession:input_type -> hone.trail.v1.GetSessionRequest
-	1, // 7: hone.trail.v1.TrailService.GetSession:output_type -> hone.trail.v1.GetSessionResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	2,  // 0: hone.trail.v1.GetSessionResponse.trail:type_name -> hone.trail.v1.Trail
+	7,  // 1: hone.trail.v1.Trail.started_at:type_name -> google.protobuf.Timestamp
+	7,  // 2: hone.trail.v1.Trail.last_at:type_name -> google.protobuf.Timestamp
+	8,  // 3: hone.trail.v1.Trail.events:type_name -> hone.event.v1.Event
+	9,  // 4: hone.trail.v1.Trail.signals:type_name -> hone.signal.v1.Signal
+	10, // 5: hone.trail.v1.Trail.decisions:type_name -> hone.policy.v1.Decision
+	3,  // 6: hone.trail.v1.Trail.outcomes:type_name -> hone.trail.v1.Outcome
+	7,  // 7: hone.trail.v1.Outcome.at:type_name -> google.protobuf.Timestamp
+	7,  // 8: hone.trail.v1.SearchSessionsRequest.from:type_name -> google.protobuf.Timestamp
+	7,  // 9: hone.trail.v1.SearchSessionsRequest.to:type_name -> google.protobuf.Timestamp
+	6,  // 10: hone.trail.v1.SearchSessionsResponse.sessions:type_name -> hone.trail.v1.SessionSummary
+	7,  // 11: hone.trail.v1.SessionSummary.started_at:type_name -> google.protobuf.Timestamp
+	7,  // 12: hone.trail.v1.SessionSummary.last_at:type_name -> google.protobuf.Timestamp
+	7,  // 13: hone.trail.v1.SessionSummary.matched_at:type_name -> google.protobuf.Timestamp
+	0,  // 14: hone.trail.v1.TrailService.GetSession:input_type -> hone.trail.v1.GetSessionRequest
+	4,  // 15: hone.trail.v1.TrailService.SearchSessions:input_type -> hone.trail.v1.SearchSessionsRequest
+	1,  // 16: hone.trail.v1.TrailService.GetSession:output_type -> hone.trail.v1.GetSessionResponse
+	5,  // 17: hone.trail.v1.TrailService.SearchSessions:output_type -> hone.trail.v1.SearchSessionsResponse
+	16, // [16:18] is the sub-list for method output_type
+	14, // [14:16] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_hone_trail_v1_trail_proto_init() }
@@ -285,7 +889,7 @@ func file_hone_trail_v1_trail_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_trail_v1_trail_proto_rawDesc), len(file_hone_trail_v1_trail_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

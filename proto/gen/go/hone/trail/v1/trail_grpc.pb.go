@@ -21,7 +21,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TrailService_GetSession_FullMethodName = "/hone.trail.v1.TrailService/GetSession"
+	TrailService_GetSession_FullMethodName     = "/hone.trail.v1.TrailService/GetSession"
+	TrailService_SearchSessions_FullMethodName = "/hone.trail.v1.TrailService/SearchSessions"
 )
 
 // TrailServiceClient is the client API for TrailService service.
@@ -30,7 +31,11 @@ const (
 //
 // TrailService reads sessions.
 type TrailServiceClient interface {
+	// GetSession returns a session's trail, page by page.
 	GetSession(ctx context.Context, in *GetSessionRequest, opts ...grpc.CallOption) (*GetSessionResponse, error)
+	// SearchSessions finds sessions by what happened in them, those with the
+	// newest match first.
+	SearchSessions(ctx context.Context, in *SearchSessionsRequest, opts ...grpc.CallOption) (*SearchSessionsResponse, error)
 }
 
 type trailServiceClient struct {
@@ -51,13 +56,27 @@ func (c *trailServiceClient) GetSession(ctx context.Context, in *GetSessionReque
 	return out, nil
 }
 
+func (c *trailServiceClient) SearchSessions(ctx context.Context, in *SearchSessionsRequest, opts ...grpc.CallOption) (*SearchSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SearchSessionsResponse)
+	err := c.cc.Invoke(ctx, TrailService_SearchSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TrailServiceServer is the server API for TrailService service.
 // All implementations must embed UnimplementedTrailServiceServer
 // for forward compatibility.
 //
 // TrailService reads sessions.
 type TrailServiceServer interface {
+	// GetSession returns a session's trail, page by page.
 	GetSession(context.Context, *GetSessionRequest) (*GetSessionResponse, error)
+	// SearchSessions finds sessions by what happened in them, those with the
+	// newest match first.
+	SearchSessions(context.Context, *SearchSessionsRequest) (*SearchSessionsResponse, error)
 	mustEmbedUnimplementedTrailServiceServer()
 }
 
@@ -70,6 +89,9 @@ type UnimplementedTrailServiceServer struct{}
 
 func (UnimplementedTrailServiceServer) GetSession(context.Context, *GetSessionRequest) (*GetSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSession not implemented")
+}
+func (UnimplementedTrailServiceServer) SearchSessions(context.Context, *SearchSessionsRequest) (*SearchSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SearchSessions not implemented")
 }
 func (UnimplementedTrailServiceServer) mustEmbedUnimplementedTrailServiceServer() {}
 func (UnimplementedTrailServiceServer) testEmbeddedByValue()                      {}
@@ -110,6 +132,24 @@ func _TrailService_GetSession_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TrailService_SearchSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SearchSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TrailServiceServer).SearchSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TrailService_SearchSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TrailServiceServer).SearchSessions(ctx, req.(*SearchSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TrailService_ServiceDesc is the grpc.ServiceDesc for TrailService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -120,6 +160,10 @@ var TrailService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetSession",
 			Handler:    _TrailService_GetSession_Handler,
+		},
+		{
+			MethodName: "SearchSessions",
+			Handler:    _TrailService_SearchSessions_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
