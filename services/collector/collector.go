@@ -22,6 +22,7 @@ import (
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
 	collectorv1 "github.com/honeloop/hone/proto/gen/go/hone/collector/v1"
+	"github.com/honeloop/hone/services/collector/internal/fastpath"
 	"github.com/honeloop/hone/services/collector/internal/gateway"
 	"github.com/honeloop/hone/services/collector/internal/openapi"
 )
@@ -148,6 +149,8 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		IdleTimeout:       s.cfg.IdleTimeout,
 		MaxHeaderBytes:    64 << 10,
 	}
+	// A plain request has no rest that would have to be drained.
+	front := fastpath.New(eventsPath, server.TraceHTTP(s.handler, s.tel), public)
 	s.serving.Store(true)
 	defer s.draining.Store(true)
 
@@ -164,9 +167,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		stopGRPC()
 		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Server.StopTimeout)
 		defer cancel()
-		if err := public.Shutdown(stopCtx); err != nil {
+		if err := front.Shutdown(stopCtx); err != nil {
 			s.tel.Log.Warn("requests in flight were cut off", "after", s.cfg.Server.StopTimeout)
-			return public.Close()
+			return front.Close()
 		}
 		return nil
 	})
@@ -178,7 +181,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		})
 	}
 	g.Go(func() error {
-		if err := public.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
+		if err := front.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve HTTP: %w", err)
 		}
 		return nil

@@ -24,6 +24,8 @@ import (
 	"github.com/honeloop/hone/services/collector/internal/otlp"
 )
 
+const eventsPath = "/v1/events"
+
 // handler is the public HTTP port.
 type handler struct {
 	intake  *intake
@@ -56,7 +58,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.intake.metrics.request(r.Context(), route, sw.status, time.Since(start))
 	}()
 	switch r.URL.Path {
-	case "/v1/events":
+	case eventsPath:
 		route = r.URL.Path
 		h.serveEvents(sw, r)
 	case otlp.TracesPath, otlp.LogsPath:
