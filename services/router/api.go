@@ -2,28 +2,265 @@ package router
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/honeloop/hone/pkg/auth"
+	"github.com/honeloop/hone/pkg/ids"
+	"github.com/honeloop/hone/pkg/stage"
+	"github.com/honeloop/hone/pkg/stream"
+	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
 	policyv1 "github.com/honeloop/hone/proto/gen/go/hone/policy/v1"
 )
 
 // api implements PolicyService. It shows a caller its own project only.
 type api struct {
 	policyv1.UnimplementedPolicyServiceServer
-	store  *store
-	policy *Policy
+	store    *store
+	policies *policies
+	append   func(ctx context.Context, recs ...stage.Record) error
+	// caughtUp is nil once policies are what the log says.
+	caughtUp func() error
+	now      func() time.Time
+	// Longest wait of a publication, for the log and until it is read back.
+	publishTimeout time.Duration
+	// Publications in flight; its capacity is the limit.
+	publishing chan struct{}
 }
 
-// GetPolicy returns the policy in force, which is one for all projects.
-func (a *api) GetPolicy(ctx context.Context, _ *policyv1.GetPolicyRequest) (*policyv1.GetPolicyResponse, error) {
+// Limits of calls.
+const (
+	defaultVersions = 50
+	maxVersions     = 1000
+	maxAuthor       = 256  // bytes
+	maxNote         = 4096 // bytes
+)
+
+// project is the caller's, once the log of policies was read.
+func (a *api) project(ctx context.Context) (string, error) {
+	project, err := auth.Project(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := a.caughtUp(); err != nil {
+		return "", status.Error(codes.Unavailable, err.Error())
+	}
+	return project, nil
+}
+
+// GetPolicy returns a version of the project's policy.
+func (a *api) GetPolicy(ctx context.Context, req *policyv1.GetPolicyRequest) (*policyv1.GetPolicyResponse, error) {
+	project, err := a.project(ctx)
+	if err != nil {
+		return nil, err
+	}
+	policy, info := a.policies.current(project)
+	if req.Number != nil && req.GetNumber() != info.GetNumber() {
+		yaml, old, err := a.version(ctx, project, req.GetNumber())
+		if err != nil {
+			return nil, err
+		}
+		return &policyv1.GetPolicyResponse{PolicyVersion: old.GetPolicyVersion(), Yaml: yaml, Policy: old}, nil
+	}
+	return &policyv1.GetPolicyResponse{PolicyVersion: policy.Version(), Yaml: policy.Source(), Policy: info}, nil
+}
+
+// version reads the text of a version: of the routers' own where it is that.
+func (a *api) version(ctx context.Context, project string, number uint32) (string, *policyv1.Policy, error) {
+	if number == 0 {
+		return a.policies.own.Source(), &policyv1.Policy{PolicyVersion: a.policies.own.Version(), RoutersOwn: true}, nil
+	}
+	rows, err := a.store.policyVersions(ctx, project, number, 1)
+	if err != nil {
+		return "", nil, status.Errorf(codes.Unavailable, "policies cannot be read now, try again: %v", err)
+	}
+	if len(rows) == 0 || rows[0].Number != number {
+		return "", nil, status.Errorf(codes.NotFound, "number: the project has no version %d", number)
+	}
+	info := rows[0].info()
+	if info.RoutersOwn {
+		info.PolicyVersion = a.policies.own.Version()
+		return a.policies.own.Source(), info, nil
+	}
+	return rows[0].YAML, info, nil
+}
+
+// ListPolicies returns the project's versions, newest first.
+func (a *api) ListPolicies(ctx context.Context, req *policyv1.ListPoliciesRequest) (*policyv1.ListPoliciesResponse, error) {
+	project, err := a.project(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if req.GetLimit() > maxVersions {
+		return nil, status.Errorf(codes.InvalidArgument, "limit: %d, at most %d", req.GetLimit(), maxVersions)
+	}
+	limit := int(req.GetLimit())
+	if limit == 0 {
+		limit = defaultVersions
+	}
+	_, info := a.policies.current(project)
+	out := &policyv1.ListPoliciesResponse{Policies: []*policyv1.Policy{info}}
+	if info.GetNumber() > 1 && limit > 1 {
+		rows, err := a.store.policyVersions(ctx, project, info.GetNumber()-1, limit-1)
+		if err != nil {
+			return nil, status.Errorf(codes.Unavailable, "policies cannot be read now, try again: %v", err)
+		}
+		for _, r := range rows {
+			out.Policies = append(out.Policies, r.info())
+		}
+	}
+	return out, nil
+}
+
+// ValidatePolicy says what is wrong with a policy.
+func (a *api) ValidatePolicy(ctx context.Context, req *policyv1.ValidatePolicyRequest) (*policyv1.ValidatePolicyResponse, error) {
 	if _, err := auth.Project(ctx); err != nil {
 		return nil, err
 	}
-	return &policyv1.GetPolicyResponse{PolicyVersion: a.policy.Version(), Yaml: a.policy.Source()}, nil
+	policy, err := CompilePolicy("yaml", []byte(req.GetYaml()))
+	if wrong, ok := errors.AsType[*PolicyErrors](err); ok {
+		out := &policyv1.ValidatePolicyResponse{}
+		for _, e := range wrong.Errors {
+			out.Errors = append(out.Errors, &policyv1.PolicyError{Line: uint32(e.Line), Column: uint32(e.Column), Message: e.Message})
+		}
+		return out, nil
+	}
+	if err != nil {
+		return nil, status.Errorf(codes.Internal, "compile the policy: %v", err)
+	}
+	return &policyv1.ValidatePolicyResponse{PolicyVersion: policy.Version()}, nil
+}
+
+// PublishPolicy makes a policy the project's.
+func (a *api) PublishPolicy(ctx context.Context, req *policyv1.PublishPolicyRequest) (*policyv1.PublishPolicyResponse, error) {
+	project, err := a.project(ctx)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := compileGiven(req.GetYaml())
+	if err != nil {
+		return nil, err
+	}
+	before, info := a.policies.current(project)
+	if req.Replaces != nil && req.GetReplaces() != info.GetNumber() {
+		return nil, status.Errorf(codes.Aborted, "replaces: version %d is in force by now, not %d: look at it, and publish again", info.GetNumber(), req.GetReplaces())
+	}
+	if before.Version() == policy.Version() && info.GetError() == "" && !info.GetRoutersOwn() {
+		return &policyv1.PublishPolicyResponse{Policy: info, Unchanged: true}, nil
+	}
+	out, err := a.publish(ctx, project, &curationv1.PolicyPublished{Number: info.GetNumber() + 1, PolicyVersion: policy.Version(), Yaml: req.GetYaml(),
+		Author: req.GetAuthor(), Note: req.GetNote()})
+	if err != nil {
+		return nil, err
+	}
+	return &policyv1.PublishPolicyResponse{Policy: out}, nil
+}
+
+func compileGiven(yaml string) (*Policy, error) {
+	policy, err := CompilePolicy("yaml", []byte(yaml))
+	if _, ok := errors.AsType[*PolicyErrors](err); ok {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err != nil {
+		return nil, status.Errorf(codes.Internal, "compile the policy: %v", err)
+	}
+	return policy, nil
+}
+
+// RollbackPolicy publishes an earlier version again.
+func (a *api) RollbackPolicy(ctx context.Context, req *policyv1.RollbackPolicyRequest) (*policyv1.RollbackPolicyResponse, error) {
+	project, err := a.project(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, info := a.policies.current(project)
+	if info.GetNumber() == 0 {
+		return nil, status.Error(codes.FailedPrecondition, "the project has published no policy, so there is none to go back from")
+	}
+	number := info.GetNumber() - 1
+	if req.Number != nil {
+		number = req.GetNumber()
+	}
+	if number == info.GetNumber() {
+		return nil, status.Errorf(codes.InvalidArgument, "number: version %d is in force already", number)
+	}
+	yaml, old, err := a.version(ctx, project, number)
+	if err != nil {
+		return nil, err
+	}
+	pub := &curationv1.PolicyPublished{Number: info.GetNumber() + 1, RollbackOf: number, Author: req.GetAuthor(), Note: req.GetNote()}
+	if !old.GetRoutersOwn() {
+		policy, err := compileGiven(yaml) // an older build may have accepted what this one does not
+		if err != nil {
+			return nil, err
+		}
+		pub.Yaml, pub.PolicyVersion = yaml, policy.Version()
+	}
+	out, err := a.publish(ctx, project, pub)
+	if err != nil {
+		return nil, err
+	}
+	return &policyv1.RollbackPolicyResponse{Policy: out}, nil
+}
+
+// publish appends a version and waits until it is read back.
+func (a *api) publish(ctx context.Context, project string, pub *curationv1.PolicyPublished) (*policyv1.Policy, error) {
+	if len(pub.Author) > maxAuthor || len(pub.Note) > maxNote {
+		return nil, status.Errorf(codes.InvalidArgument, "author, note: at most %d and %d bytes", maxAuthor, maxNote)
+	}
+	if key, ok := auth.FromContext(ctx); ok && pub.Author == "" {
+		pub.Author = key.ID
+	}
+	select {
+	case a.publishing <- struct{}{}:
+		defer func() { <-a.publishing }()
+	default:
+		return nil, status.Errorf(codes.ResourceExhausted, "%d policies are being published: try again in a second", cap(a.publishing))
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.publishTimeout)
+	defer cancel()
+	event := &curationv1.CurationEvent{
+		CurationId: ids.Derive("cu", project, "policy", fmt.Sprint(pub.Number), pub.Yaml, pub.Author, pub.Note, fmt.Sprint(pub.RollbackOf)),
+		ProjectId:  project,
+		OccurredAt: timestamppb.New(a.now().UTC().Truncate(time.Millisecond)),
+		Payload:    &curationv1.CurationEvent_PolicyPublished{PolicyPublished: pub},
+	}
+	won, stopWaiting, err := a.policies.await(project, pub.Number)
+	if err != nil {
+		return nil, status.Error(codes.Aborted, err.Error())
+	}
+	defer stopWaiting()
+	value, err := proto.Marshal(event)
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "yaml, author, note: %v", err)
+	}
+	rec := stage.Record{Topic: stream.TopicCuration, Key: []byte(project), Value: value, Time: event.GetOccurredAt().AsTime()}
+	if err := a.append(ctx, rec); err != nil {
+		return nil, status.Errorf(codes.Unavailable, "append the policy: %v: publish it again, it counts once", err)
+	}
+	select {
+	case w := <-won:
+		if w.curationID != event.CurationId {
+			return nil, status.Error(codes.Aborted, errOvertaken.Error())
+		}
+		// So that the history has it at once. policyLog writes the same row in any
+		// case, and the policy is in force already: no error of ours.
+		_ = policiesTable().Insert(ctx, a.store.conn, []*policyRow{newPolicyRow(event, pub, w.offset)})
+	case <-ctx.Done():
+		return nil, status.Error(codes.DeadlineExceeded, "the policy is in the log but was not read back in time: publish it again, it counts once")
+	}
+	info := versionInfo(event, pub)
+	if info.RoutersOwn {
+		info.PolicyVersion = a.policies.own.Version()
+	}
+	return info, nil
 }
 
 // Explain returns the decisions on a signal, newest revision first.

@@ -16,6 +16,7 @@ import (
 	"github.com/honeloop/hone/pkg/auth"
 	"github.com/honeloop/hone/pkg/clickhouse"
 	"github.com/honeloop/hone/pkg/server"
+	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
 	policyv1 "github.com/honeloop/hone/proto/gen/go/hone/policy/v1"
@@ -39,17 +40,23 @@ func ReadPolicy(path string) (*Policy, error) {
 	return CompilePolicy(path, source)
 }
 
-// Service is a router. Any number of them may run at the same time, under the
-// same policy.
+// Service is a router. Any number of them may run at the same time, with the
+// same policy file.
 //
-//	hone.cases ──► router ──► ClickHouse (decisions, cases) ──► API
-//	                 └──────► hone.route.*
+//	hone.cases ────► router ──► ClickHouse (decisions, cases) ──► API
+//	                 ▲    └───► hone.route.*                       │
+//	              policies                                        │
+//	                 ▲                                            │
+//	           hone.curation ◄────────────────────────────────────┘
 type Service struct {
-	tel    *telemetry.Telemetry
-	conn   driver.Conn
-	pub    *stream.Publisher
-	runner *stream.Runner
-	server *server.Server
+	cfg      Config
+	tel      *telemetry.Telemetry
+	conn     driver.Conn
+	pub      *stream.Publisher
+	policies *policies
+	caughtUp chan struct{} // closed when policies are what the log says
+	runners  []*stream.Runner
+	server   *server.Server
 }
 
 // New makes a router. It connects to nothing yet.
@@ -73,7 +80,11 @@ func newService(cfg Config, tel *telemetry.Telemetry) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{tel: tel}
+	s := &Service{cfg: cfg, tel: tel, caughtUp: make(chan struct{})}
+	s.policies = newPolicies(policy, func(project string, number uint32, err error) {
+		tel.Log.Error("a published policy cannot be used by this build, so the one before stays in force here",
+			"project", project, "number", number, "error", err)
+	})
 	if s.conn, err = clickhouse.Open(cfg.ClickHouse); err != nil {
 		return nil, err
 	}
@@ -81,23 +92,43 @@ func newService(cfg Config, tel *telemetry.Telemetry) (*Service, error) {
 		return nil, errors.Join(err, s.conn.Close())
 	}
 	st := &store{conn: s.conn}
-	rt, err := newRouter(st, policy, time.Now, tel)
+	rt, err := newRouter(st, s.policies, time.Now, tel)
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	if s.runner, err = stream.NewRunner(stream.DefaultRunnerConfig("hone-router", stream.TopicCases), cfg.Kafka, rt, s.pub, tel); err != nil {
-		return nil, errors.Join(err, s.close())
+	for _, r := range []struct {
+		cfg   stream.RunnerConfig
+		stage stage.Stage
+	}{
+		{stream.DefaultRunnerConfig("hone-router", stream.TopicCases), rt},
+		{stream.DefaultRunnerConfig("hone-router-curation", stream.TopicCuration), &policyLog{st}},
+	} {
+		runner, err := stream.NewRunner(r.cfg, cfg.Kafka, r.stage, s.pub, tel)
+		if err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+		s.runners = append(s.runners, runner)
 	}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)
-	policyv1.RegisterPolicyServiceServer(s.server.GRPC(), &api{store: st, policy: policy})
+	policyv1.RegisterPolicyServiceServer(s.server.GRPC(), &api{store: st, policies: s.policies, append: s.pub.Publish, caughtUp: s.policiesReady,
+		now: time.Now, publishTimeout: cfg.PublishTimeout, publishing: make(chan struct{}, maxPublishing)})
 	tel.Log.Info("policy compiled", "policy_version", policy.Version(), "rules", len(policy.rules), "file", cfg.PolicyFile)
 	return s, nil
 }
 
-// Run serves and consumes until ctx ends.
+// maxPublishing bounds the publications at a time.
+const maxPublishing = 16
+
+// Run serves and consumes until ctx ends. The policies go on being followed
+// until the last call was answered, as a publication waits for them.
 func (s *Service) Run(ctx context.Context) error {
+	followCtx, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopFollowing()
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.server.Run(gctx) })
+	g.Go(func() error { defer stopFollowing(); return s.server.Run(gctx) })
+	g.Go(func() error {
+		return stream.Follow(followCtx, s.cfg.Kafka, stream.TopicCuration, stream.FromStart(), s.policies.follow, func() { close(s.caughtUp) })
+	})
 	g.Go(func() error {
 		if err := clickhouse.WaitForSchema(gctx, s.conn); err != nil {
 			if gctx.Err() != nil {
@@ -105,7 +136,16 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 			return err
 		}
-		return s.runner.Run(gctx)
+		// Nothing is decided before each project's policy is known.
+		select {
+		case <-s.caughtUp:
+		case <-gctx.Done():
+			return nil
+		}
+		for _, r := range s.runners {
+			g.Go(func() error { return r.Run(gctx) })
+		}
+		return nil
 	})
 	if err := errors.Join(g.Wait(), s.close()); err != nil {
 		return fmt.Errorf("run router: %w", err)
@@ -113,13 +153,25 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
+func (s *Service) policiesReady() error {
+	select {
+	case <-s.caughtUp:
+		return nil
+	default:
+		return errors.New("the log of policies is still being read: try again in a second")
+	}
+}
+
 func (s *Service) close() error { return errors.Join(s.pub.Close(), s.conn.Close()) }
 
 // Ready is nil while the router can do its work.
 func (s *Service) Ready(ctx context.Context) error {
-	var errs []error
+	errs := []error{s.policiesReady()}
 	if err := s.conn.Ping(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("clickhouse: %w", err))
 	}
-	return errors.Join(append(errs, s.runner.Ready(ctx))...)
+	for _, r := range s.runners {
+		errs = append(errs, r.Ready(ctx))
+	}
+	return errors.Join(errs...)
 }

@@ -30,17 +30,17 @@ import (
 //   - A revision older than the newest stored one has no effect.
 //   - A newer one supersedes it, and takes back the routes it does not share.
 type router struct {
-	store   *store
-	policy  *Policy
-	now     func() time.Time
-	tel     *telemetry.Telemetry
-	signals metric.Int64Counter
-	errors  metric.Int64Counter
-	omitted metric.Int64Counter
+	store    *store
+	policies *policies
+	now      func() time.Time
+	tel      *telemetry.Telemetry
+	signals  metric.Int64Counter
+	errors   metric.Int64Counter
+	omitted  metric.Int64Counter
 }
 
-func newRouter(st *store, policy *Policy, now func() time.Time, tel *telemetry.Telemetry) (*router, error) {
-	r := &router{store: st, policy: policy, now: now, tel: tel}
+func newRouter(st *store, policies *policies, now func() time.Time, tel *telemetry.Telemetry) (*router, error) {
+	r := &router{store: st, policies: policies, now: now, tel: tel}
 	var errs [3]error
 	r.signals, errs[0] = tel.Meter.Int64Counter("hone.router.signals",
 		metric.WithDescription("Signals by result: decided, repeated (published again as stored) or stale (older than the stored revision, no effect)."))
@@ -234,22 +234,23 @@ func (b *batch) count(ctx context.Context) {
 	for rule, n := range b.ruleErrors {
 		b.errors.Add(ctx, n, metric.WithAttributes(attribute.String("rule", rule)))
 		b.tel.Log.WarnContext(ctx, "a rule's condition could not be evaluated, so the rule was passed over; the decisions say why",
-			"rule", rule, "signals", n, "policy_version", b.policy.Version())
+			"rule", rule, "signals", n)
 	}
 }
 
 // decide applies the policy to a revision that has no decision yet.
 func (r *router) decide(cs *casesv1.CaseSignal) (*saved, error) {
 	s := cs.Signal
+	policy := r.policies.of(s.ProjectId)
 	d := &policyv1.Decision{
-		DecisionId:     ids.Derive("dc", s.ProjectId, s.SignalId, fmt.Sprint(s.Revision), r.policy.Version()),
+		DecisionId:     ids.Derive("dc", s.ProjectId, s.SignalId, fmt.Sprint(s.Revision), policy.Version()),
 		ProjectId:      s.ProjectId,
 		SignalId:       s.SignalId,
 		SignalRevision: s.Revision,
 		SessionId:      s.SessionId,
 		InteractionId:  s.InteractionId,
 		CaseId:         cs.GetCase().GetCaseId(),
-		PolicyVersion:  r.policy.Version(),
+		PolicyVersion:  policy.Version(),
 		// The store keeps milliseconds, and what is published again must be the same.
 		DecidedAt:  timestamppb.New(r.now().UTC().Truncate(time.Millisecond)),
 		OccurredAt: s.OccurredAt,
@@ -259,7 +260,7 @@ func (r *router) decide(cs *casesv1.CaseSignal) (*saved, error) {
 		return newSaved(d, s), nil
 	}
 	facts := NewFacts(cs)
-	v := r.policy.Decide(facts)
+	v := policy.Decide(facts)
 	d.Rule, d.Routes, d.Reason = v.Rule, v.Routes, v.Reason
 	for _, res := range v.Results {
 		d.Rules = append(d.Rules, res.proto())

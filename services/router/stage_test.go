@@ -84,7 +84,7 @@ func newBench(t testing.TB) *bench {
 	t.Helper()
 	conn := open(t, database(t))
 	clock := time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
-	r, err := newRouter(&store{conn: conn}, defaultPolicy(t), func() time.Time { clock = clock.Add(time.Second); return clock }, telemetry.Discard())
+	r, err := newRouter(&store{conn: conn}, newPolicies(defaultPolicy(t), nil), func() time.Time { clock = clock.Add(time.Second); return clock }, telemetry.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func TestDecisionIsStoredAndPublishedReadably(t *testing.T) {
 	if string(out[1].Key) != "default/s/1" || !slices.ContainsFunc(out[1].Headers, func(h stage.Header) bool { return h.Key == "traceparent" }) {
 		t.Errorf("key %q, headers %v", out[1].Key, out[1].Headers)
 	}
-	if data["rule"] != "knowledge-gap-corrected" || data["case_id"] != "cs_1" || data["policy_version"] != b.policy.Version() {
+	if data["rule"] != "knowledge-gap-corrected" || data["case_id"] != "cs_1" || data["policy_version"] != b.policies.own.Version() {
 		t.Errorf("data %v", data)
 	}
 	if links := fmt.Sprint(data["links"]); links != "map[case:/v1/cases/cs_1 trail:/v1/sessions/s%2F1]" {
@@ -291,7 +291,7 @@ func TestRedeliveryPublishesTheStoredDecision(t *testing.T) {
 	}
 
 	// The case grew, and the policy is another one: what is decided stays decided.
-	b.policy = compile(t, one("true"))
+	b.policies.own = compile(t, one("true"))
 	moved := with(complaint(1), func(cs *casesv1.CaseSignal) { cs.Case.Negatives, cs.Case.Positives = 9, 9 })
 	out, err := b.Process(t.Context(), input(moved, moved))
 	if err != nil {

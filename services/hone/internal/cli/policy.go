@@ -19,20 +19,9 @@ import (
 )
 
 func newPolicyCommand(g *global) *cobra.Command {
-	cmd := &cobra.Command{Use: "policy", Short: "What is done with signals, and why"}
-	show := &cobra.Command{
-		Use: "show", Short: "Print the policy in force", Args: cobra.NoArgs,
-		RunE: g.connected(func(cmd *cobra.Command, _ []string, conn *grpc.ClientConn) error {
-			resp, err := policyv1.NewPolicyServiceClient(conn).GetPolicy(cmd.Context(), &policyv1.GetPolicyRequest{})
-			if err != nil {
-				return explain(err)
-			}
-			if g.json {
-				return printMessage(cmd.OutOrStdout(), resp)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "# %s\n%s", resp.PolicyVersion, resp.Yaml)
-			return nil
-		}),
+	cmd := &cobra.Command{
+		Use: "policy", Short: "What is done with signals, and why",
+		Example: "  hone policy show > mine.yaml\n  hone policy validate mine.yaml\n  hone policy diff mine.yaml\n  hone policy apply mine.yaml --note \"tone to patches\"\n  hone policy rollback",
 	}
 	why := &cobra.Command{
 		Use: "explain SIGNAL", Short: "Say what was decided on a signal, by which rule, and why", Args: cobra.ExactArgs(1),
@@ -55,7 +44,7 @@ func newPolicyCommand(g *global) *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.AddCommand(show, why)
+	cmd.AddCommand(g.newPolicyShow(), newPolicyValidate(g), g.newPolicyDiff(), g.newPolicyApply(), g.newPolicyHistory(), g.newPolicyRollback(), why)
 	return cmd
 }
 
@@ -75,7 +64,7 @@ func explain(err error) error {
 	switch s.Code() {
 	case codes.Unavailable:
 		return fmt.Errorf("no answer: %s. Is 'hone up' still running? See 'hone doctor'", s.Message())
-	case codes.NotFound, codes.InvalidArgument, codes.AlreadyExists, codes.FailedPrecondition:
+	case codes.NotFound, codes.InvalidArgument, codes.AlreadyExists, codes.FailedPrecondition, codes.Aborted:
 		return errors.New(s.Message())
 	}
 	return fmt.Errorf("%s: %s", s.Code(), s.Message())

@@ -273,15 +273,125 @@ func (x *RuleResult) GetError() string {
 	return ""
 }
 
+// Policy is a version of a project's policy.
+type Policy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts a project's versions from 1; 0 is the routers' own, which holds for
+	// projects that published none.
+	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Hash of what the policy says.
+	PolicyVersion string                 `protobuf:"bytes,2,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`
+	Author        string                 `protobuf:"bytes,3,opt,name=author,proto3" json:"author,omitempty"`
+	Note          string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	PublishedAt   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=published_at,json=publishedAt,proto3" json:"published_at,omitempty"`
+	// The number of the version whose text it is, where it is a rollback.
+	RollbackOf uint32 `protobuf:"varint,6,opt,name=rollback_of,json=rollbackOf,proto3" json:"rollback_of,omitempty"`
+	// It went back to the routers' own policy.
+	RoutersOwn bool `protobuf:"varint,7,opt,name=routers_own,json=routersOwn,proto3" json:"routers_own,omitempty"`
+	// Why the router that answers cannot use it, so that the version before it
+	// holds there; only with a policy that a newer router published.
+	Error         string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Policy) Reset() {
+	*x = Policy{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Policy) ProtoMessage() {}
+
+func (x *Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
+func (*Policy) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Policy) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Policy) GetPolicyVersion() string {
+	if x != nil {
+		return x.PolicyVersion
+	}
+	return ""
+}
+
+func (x *Policy) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *Policy) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *Policy) GetPublishedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PublishedAt
+	}
+	return nil
+}
+
+func (x *Policy) GetRollbackOf() uint32 {
+	if x != nil {
+		return x.RollbackOf
+	}
+	return 0
+}
+
+func (x *Policy) GetRoutersOwn() bool {
+	if x != nil {
+		return x.RoutersOwn
+	}
+	return false
+}
+
+func (x *Policy) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type GetPolicyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version; unset for the one in force. 0 is the routers' own.
+	Number        *uint32 `protobuf:"varint,1,opt,name=number,proto3,oneof" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[2]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -293,7 +403,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[2]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -306,20 +416,28 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{2}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetPolicyRequest) GetNumber() uint32 {
+	if x != nil && x.Number != nil {
+		return *x.Number
+	}
+	return 0
 }
 
 type GetPolicyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PolicyVersion string                 `protobuf:"bytes,1,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`
 	Yaml          string                 `protobuf:"bytes,2,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	Policy        *Policy                `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[3]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -331,7 +449,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[3]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -344,7 +462,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{3}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetPolicyResponse) GetPolicyVersion() string {
@@ -361,6 +479,491 @@ func (x *GetPolicyResponse) GetYaml() string {
 	return ""
 }
 
+func (x *GetPolicyResponse) GetPolicy() *Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+type ListPoliciesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1,000; 0 means 50.
+	Limit         uint32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoliciesRequest) Reset() {
+	*x = ListPoliciesRequest{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoliciesRequest) ProtoMessage() {}
+
+func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
+func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListPoliciesRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListPoliciesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policies      []*Policy              `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoliciesResponse) Reset() {
+	*x = ListPoliciesResponse{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoliciesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoliciesResponse) ProtoMessage() {}
+
+func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
+func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListPoliciesResponse) GetPolicies() []*Policy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+type ValidatePolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Yaml          string                 `protobuf:"bytes,1,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ValidatePolicyRequest) Reset() {
+	*x = ValidatePolicyRequest{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ValidatePolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ValidatePolicyRequest) ProtoMessage() {}
+
+func (x *ValidatePolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ValidatePolicyRequest.ProtoReflect.Descriptor instead.
+func (*ValidatePolicyRequest) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ValidatePolicyRequest) GetYaml() string {
+	if x != nil {
+		return x.Yaml
+	}
+	return ""
+}
+
+type ValidatePolicyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty where there are errors.
+	PolicyVersion string         `protobuf:"bytes,1,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`
+	Errors        []*PolicyError `protobuf:"bytes,2,rep,name=errors,proto3" json:"errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ValidatePolicyResponse) Reset() {
+	*x = ValidatePolicyResponse{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ValidatePolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ValidatePolicyResponse) ProtoMessage() {}
+
+func (x *ValidatePolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ValidatePolicyResponse.ProtoReflect.Descriptor instead.
+func (*ValidatePolicyResponse) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ValidatePolicyResponse) GetPolicyVersion() string {
+	if x != nil {
+		return x.PolicyVersion
+	}
+	return ""
+}
+
+func (x *ValidatePolicyResponse) GetErrors() []*PolicyError {
+	if x != nil {
+		return x.Errors
+	}
+	return nil
+}
+
+// PolicyError is one thing that is wrong with a policy's text.
+type PolicyError struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Both from 1; column counts characters.
+	Line          uint32 `protobuf:"varint,1,opt,name=line,proto3" json:"line,omitempty"`
+	Column        uint32 `protobuf:"varint,2,opt,name=column,proto3" json:"column,omitempty"`
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyError) Reset() {
+	*x = PolicyError{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyError) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyError) ProtoMessage() {}
+
+func (x *PolicyError) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyError.ProtoReflect.Descriptor instead.
+func (*PolicyError) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PolicyError) GetLine() uint32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+func (x *PolicyError) GetColumn() uint32 {
+	if x != nil {
+		return x.Column
+	}
+	return 0
+}
+
+func (x *PolicyError) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+type PublishPolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Yaml  string                 `protobuf:"bytes,1,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	// The number of the version that the author saw; if another one is in force
+	// by now, nothing is published. Unset: whatever is in force.
+	Replaces *uint32 `protobuf:"varint,2,opt,name=replaces,proto3,oneof" json:"replaces,omitempty"`
+	// Who publishes; defaults to the key's id.
+	Author        string `protobuf:"bytes,3,opt,name=author,proto3" json:"author,omitempty"`
+	Note          string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishPolicyRequest) Reset() {
+	*x = PublishPolicyRequest{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishPolicyRequest) ProtoMessage() {}
+
+func (x *PublishPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishPolicyRequest.ProtoReflect.Descriptor instead.
+func (*PublishPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PublishPolicyRequest) GetYaml() string {
+	if x != nil {
+		return x.Yaml
+	}
+	return ""
+}
+
+func (x *PublishPolicyRequest) GetReplaces() uint32 {
+	if x != nil && x.Replaces != nil {
+		return *x.Replaces
+	}
+	return 0
+}
+
+func (x *PublishPolicyRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *PublishPolicyRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type PublishPolicyResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Policy *Policy                `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The policy in force says the same already, so nothing was published.
+	Unchanged     bool `protobuf:"varint,2,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishPolicyResponse) Reset() {
+	*x = PublishPolicyResponse{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishPolicyResponse) ProtoMessage() {}
+
+func (x *PublishPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishPolicyResponse.ProtoReflect.Descriptor instead.
+func (*PublishPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PublishPolicyResponse) GetPolicy() *Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *PublishPolicyResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+type RollbackPolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version to publish again; unset: the one before the current. 0 goes
+	// back to the routers' own.
+	Number        *uint32 `protobuf:"varint,1,opt,name=number,proto3,oneof" json:"number,omitempty"`
+	Author        string  `protobuf:"bytes,2,opt,name=author,proto3" json:"author,omitempty"`
+	Note          string  `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackPolicyRequest) Reset() {
+	*x = RollbackPolicyRequest{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackPolicyRequest) ProtoMessage() {}
+
+func (x *RollbackPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackPolicyRequest.ProtoReflect.Descriptor instead.
+func (*RollbackPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RollbackPolicyRequest) GetNumber() uint32 {
+	if x != nil && x.Number != nil {
+		return *x.Number
+	}
+	return 0
+}
+
+func (x *RollbackPolicyRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *RollbackPolicyRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type RollbackPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        *Policy                `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackPolicyResponse) Reset() {
+	*x = RollbackPolicyResponse{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackPolicyResponse) ProtoMessage() {}
+
+func (x *RollbackPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackPolicyResponse.ProtoReflect.Descriptor instead.
+func (*RollbackPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RollbackPolicyResponse) GetPolicy() *Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
 type ExplainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SignalId      string                 `protobuf:"bytes,1,opt,name=signal_id,json=signalId,proto3" json:"signal_id,omitempty"`
@@ -370,7 +973,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[4]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +985,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[4]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +998,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{4}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExplainRequest) GetSignalId() string {
@@ -414,7 +1017,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[5]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +1029,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[5]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +1042,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExplainResponse) GetDecisions() []*Decision {
@@ -484,17 +1087,64 @@ const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"RuleResult\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n" +
 	"\x06result\x18\x02 \x01(\tR\x06result\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\x12\n" +
-	"\x10GetPolicyRequest\"N\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\x8a\x02\n" +
+	"\x06Policy\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12%\n" +
+	"\x0epolicy_version\x18\x02 \x01(\tR\rpolicyVersion\x12\x16\n" +
+	"\x06author\x18\x03 \x01(\tR\x06author\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\x12=\n" +
+	"\fpublished_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vpublishedAt\x12\x1f\n" +
+	"\vrollback_of\x18\x06 \x01(\rR\n" +
+	"rollbackOf\x12\x1f\n" +
+	"\vrouters_own\x18\a \x01(\bR\n" +
+	"routersOwn\x12\x14\n" +
+	"\x05error\x18\b \x01(\tR\x05error\":\n" +
+	"\x10GetPolicyRequest\x12\x1b\n" +
+	"\x06number\x18\x01 \x01(\rH\x00R\x06number\x88\x01\x01B\t\n" +
+	"\a_number\"~\n" +
 	"\x11GetPolicyResponse\x12%\n" +
 	"\x0epolicy_version\x18\x01 \x01(\tR\rpolicyVersion\x12\x12\n" +
-	"\x04yaml\x18\x02 \x01(\tR\x04yaml\"-\n" +
+	"\x04yaml\x18\x02 \x01(\tR\x04yaml\x12.\n" +
+	"\x06policy\x18\x03 \x01(\v2\x16.hone.policy.v1.PolicyR\x06policy\"+\n" +
+	"\x13ListPoliciesRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\"J\n" +
+	"\x14ListPoliciesResponse\x122\n" +
+	"\bpolicies\x18\x01 \x03(\v2\x16.hone.policy.v1.PolicyR\bpolicies\"+\n" +
+	"\x15ValidatePolicyRequest\x12\x12\n" +
+	"\x04yaml\x18\x01 \x01(\tR\x04yaml\"t\n" +
+	"\x16ValidatePolicyResponse\x12%\n" +
+	"\x0epolicy_version\x18\x01 \x01(\tR\rpolicyVersion\x123\n" +
+	"\x06errors\x18\x02 \x03(\v2\x1b.hone.policy.v1.PolicyErrorR\x06errors\"S\n" +
+	"\vPolicyError\x12\x12\n" +
+	"\x04line\x18\x01 \x01(\rR\x04line\x12\x16\n" +
+	"\x06column\x18\x02 \x01(\rR\x06column\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x84\x01\n" +
+	"\x14PublishPolicyRequest\x12\x12\n" +
+	"\x04yaml\x18\x01 \x01(\tR\x04yaml\x12\x1f\n" +
+	"\breplaces\x18\x02 \x01(\rH\x00R\breplaces\x88\x01\x01\x12\x16\n" +
+	"\x06author\x18\x03 \x01(\tR\x06author\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04noteB\v\n" +
+	"\t_replaces\"e\n" +
+	"\x15PublishPolicyResponse\x12.\n" +
+	"\x06policy\x18\x01 \x01(\v2\x16.hone.policy.v1.PolicyR\x06policy\x12\x1c\n" +
+	"\tunchanged\x18\x02 \x01(\bR\tunchanged\"k\n" +
+	"\x15RollbackPolicyRequest\x12\x1b\n" +
+	"\x06number\x18\x01 \x01(\rH\x00R\x06number\x88\x01\x01\x12\x16\n" +
+	"\x06author\x18\x02 \x01(\tR\x06author\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04noteB\t\n" +
+	"\a_number\"H\n" +
+	"\x16RollbackPolicyResponse\x12.\n" +
+	"\x06policy\x18\x01 \x01(\v2\x16.hone.policy.v1.PolicyR\x06policy\"-\n" +
 	"\x0eExplainRequest\x12\x1b\n" +
 	"\tsignal_id\x18\x01 \x01(\tR\bsignalId\"I\n" +
 	"\x0fExplainResponse\x126\n" +
-	"\tdecisions\x18\x01 \x03(\v2\x18.hone.policy.v1.DecisionR\tdecisions2\xf5\x01\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x18.hone.policy.v1.DecisionR\tdecisions2\xe5\x05\n" +
 	"\rPolicyService\x12n\n" +
-	"\tGetPolicy\x12 .hone.policy.v1.GetPolicyRequest\x1a!.hone.policy.v1.GetPolicyResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/policies/current\x12t\n" +
+	"\tGetPolicy\x12 .hone.policy.v1.GetPolicyRequest\x1a!.hone.policy.v1.GetPolicyResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/policies/current\x12o\n" +
+	"\fListPolicies\x12#.hone.policy.v1.ListPoliciesRequest\x1a$.hone.policy.v1.ListPoliciesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/policies\x12\x81\x01\n" +
+	"\x0eValidatePolicy\x12%.hone.policy.v1.ValidatePolicyRequest\x1a&.hone.policy.v1.ValidatePolicyResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:validate\x12u\n" +
+	"\rPublishPolicy\x12$.hone.policy.v1.PublishPolicyRequest\x1a%.hone.policy.v1.PublishPolicyResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/v1/policies\x12\x81\x01\n" +
+	"\x0eRollbackPolicy\x12%.hone.policy.v1.RollbackPolicyRequest\x1a&.hone.policy.v1.RollbackPolicyResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:rollback\x12t\n" +
 	"\aExplain\x12\x1e.hone.policy.v1.ExplainRequest\x1a\x1f.hone.policy.v1.ExplainResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/policies/explain/{signal_id}B?Z=github.com/honeloop/hone/proto/gen/go/hone/policy/v1;policyv1b\x06proto3"
 
 var (
@@ -509,30 +1159,54 @@ func file_hone_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_hone_policy_v1_policy_proto_rawDescData
 }
 
-var file_hone_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_hone_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_hone_policy_v1_policy_proto_goTypes = []any{
-	(*Decision)(nil),              // 0: hone.policy.v1.Decision
-	(*RuleResult)(nil),            // 1: hone.policy.v1.RuleResult
-	(*GetPolicyRequest)(nil),      // 2: hone.policy.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),     // 3: hone.policy.v1.GetPolicyResponse
-	(*ExplainRequest)(nil),        // 4: hone.policy.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 5: hone.policy.v1.ExplainResponse
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*Decision)(nil),               // 0: hone.policy.v1.Decision
+	(*RuleResult)(nil),             // 1: hone.policy.v1.RuleResult
+	(*Policy)(nil),                 // 2: hone.policy.v1.Policy
+	(*GetPolicyRequest)(nil),       // 3: hone.policy.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),      // 4: hone.policy.v1.GetPolicyResponse
+	(*ListPoliciesRequest)(nil),    // 5: hone.policy.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),   // 6: hone.policy.v1.ListPoliciesResponse
+	(*ValidatePolicyRequest)(nil),  // 7: hone.policy.v1.ValidatePolicyRequest
+	(*ValidatePolicyResponse)(nil), // 8: hone.policy.v1.ValidatePolicyResponse
+	(*PolicyError)(nil),            // 9: hone.policy.v1.PolicyError
+	(*PublishPolicyRequest)(nil),   // 10: hone.policy.v1.PublishPolicyRequest
+	(*PublishPolicyResponse)(nil),  // 11: hone.policy.v1.PublishPolicyResponse
+	(*RollbackPolicyRequest)(nil),  // 12: hone.policy.v1.RollbackPolicyRequest
+	(*RollbackPolicyResponse)(nil), // 13: hone.policy.v1.RollbackPolicyResponse
+	(*ExplainRequest)(nil),         // 14: hone.policy.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 15: hone.policy.v1.ExplainResponse
+	(*timestamppb.Timestamp)(nil),  // 16: google.protobuf.Timestamp
 }
 var file_hone_policy_v1_policy_proto_depIdxs = []int32{
-	6, // 0: hone.policy.v1.Decision.decided_at:type_name -> google.protobuf.Timestamp
-	1, // 1: hone.policy.v1.Decision.rules:type_name -> hone.policy.v1.RuleResult
-	6, // 2: hone.policy.v1.Decision.occurred_at:type_name -> google.protobuf.Timestamp
-	0, // 3: hone.policy.v1.ExplainResponse.decisions:type_name -> hone.policy.v1.Decision
-	2, // 4: hone.policy.v1.PolicyService.GetPolicy:input_type -> hone.policy.v1.GetPolicyRequest
-	4, // 5: hone.policy.v1.PolicyService.Explain:input_type -> hone.policy.v1.ExplainRequest
-	3, // 6: hone.policy.v1.PolicyService.GetPolicy:output_type -> hone.policy.v1.GetPolicyResponse
-	5, // 7: hone.policy.v1.PolicyService.Explain:output_type -> hone.policy.v1.ExplainResponse
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	16, // 0: hone.policy.v1.Decision.decided_at:type_name -> google.protobuf.Timestamp
+	1,  // 1: hone.policy.v1.Decision.rules:type_name -> hone.policy.v1.RuleResult
+	16, // 2: hone.policy.v1.Decision.occurred_at:type_name -> google.protobuf.Timestamp
+	16, // 3: hone.policy.v1.Policy.published_at:type_name -> google.protobuf.Timestamp
+	2,  // 4: hone.policy.v1.GetPolicyResponse.policy:type_name -> hone.policy.v1.Policy
+	2,  // 5: hone.policy.v1.ListPoliciesResponse.policies:type_name -> hone.policy.v1.Policy
+	9,  // 6: hone.policy.v1.ValidatePolicyResponse.errors:type_name -> hone.policy.v1.PolicyError
+	2,  // 7: hone.policy.v1.PublishPolicyResponse.policy:type_name -> hone.policy.v1.Policy
+	2,  // 8: hone.policy.v1.RollbackPolicyResponse.policy:type_name -> hone.policy.v1.Policy
+	0,  // 9: hone.policy.v1.ExplainResponse.decisions:type_name -> hone.policy.v1.Decision
+	3,  // 10: hone.policy.v1.PolicyService.GetPolicy:input_type -> hone.policy.v1.GetPolicyRequest
+	5,  // 11: hone.policy.v1.PolicyService.ListPolicies:input_type -> hone.policy.v1.ListPoliciesRequest
+	7,  // 12: hone.policy.v1.PolicyService.ValidatePolicy:input_type -> hone.policy.v1.ValidatePolicyRequest
+	10, // 13: hone.policy.v1.PolicyService.PublishPolicy:input_type -> hone.policy.v1.PublishPolicyRequest
+	12, // 14: hone.policy.v1.PolicyService.RollbackPolicy:input_type -> hone.policy.v1.RollbackPolicyRequest
+	14, // 15: hone.policy.v1.PolicyService.Explain:input_type -> hone.policy.v1.ExplainRequest
+	4,  // 16: hone.policy.v1.PolicyService.GetPolicy:output_type -> hone.policy.v1.GetPolicyResponse
+	6,  // 17: hone.policy.v1.PolicyService.ListPolicies:output_type -> hone.policy.v1.ListPoliciesResponse
+	8,  // 18: hone.policy.v1.PolicyService.ValidatePolicy:output_type -> hone.policy.v1.ValidatePolicyResponse
+	11, // 19: hone.policy.v1.PolicyService.PublishPolicy:output_type -> hone.policy.v1.PublishPolicyResponse
+	13, // 20: hone.policy.v1.PolicyService.RollbackPolicy:output_type -> hone.policy.v1.RollbackPolicyResponse
+	15, // 21: hone.policy.v1.PolicyService.Explain:output_type -> hone.policy.v1.ExplainResponse
+	16, // [16:22] is the sub-list for method output_type
+	10, // [10:16] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_hone_policy_v1_policy_proto_init() }
@@ -540,13 +1214,16 @@ func file_hone_policy_v1_policy_proto_init() {
 	if File_hone_policy_v1_policy_proto != nil {
 		return
 	}
+	file_hone_policy_v1_policy_proto_msgTypes[3].OneofWrappers = []any{}
+	file_hone_policy_v1_policy_proto_msgTypes[10].OneofWrappers = []any{}
+	file_hone_policy_v1_policy_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_policy_v1_policy_proto_rawDesc), len(file_hone_policy_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
