@@ -22,6 +22,7 @@ type Index interface {
 	Upsert(ctx context.Context, collection, project string, objects []vector.Object) error
 	Get(ctx context.Context, collection, project string, objectIDs []string, vectors bool) (map[string]vector.Object, error)
 	Near(ctx context.Context, collection, project string, q vector.NearQuery) ([]vector.Match, error)
+	NearValues(ctx context.Context, collection, project string, q vector.NearQuery, property string) ([]vector.ValueMatch, error)
 	List(ctx context.Context, collection, project string, q vector.ListQuery) ([]vector.Object, error)
 	Delete(ctx context.Context, collection, project string, objectIDs []string) error
 }
@@ -86,6 +87,27 @@ func (f *Fake) Near(_ context.Context, collection, project string, q vector.Near
 	if err := f.enter("Near", collection); err != nil {
 		return nil, err
 	}
+	matches := f.near(collection, project, q)
+	for i, m := range matches {
+		matches[i].Object = out(m.Object, false)
+	}
+	return matches, nil
+}
+
+// NearValues is vector.Client's.
+func (f *Fake) NearValues(_ context.Context, collection, project string, q vector.NearQuery, property string) ([]vector.ValueMatch, error) {
+	if err := f.enter("NearValues", collection); err != nil {
+		return nil, err
+	}
+	var values []vector.ValueMatch
+	for _, m := range f.near(collection, project, q) {
+		value, _ := m.Properties[property].(string)
+		values = append(values, vector.ValueMatch{Value: value, Similarity: m.Similarity})
+	}
+	return values, nil
+}
+
+func (f *Fake) near(collection, project string, q vector.NearQuery) []vector.Match {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var matches []vector.Match
@@ -98,13 +120,13 @@ func (f *Fake) Near(_ context.Context, collection, project string, q vector.Near
 			dot += float64(o.Vector[i]) * float64(q.Vector[i])
 		}
 		if dot >= q.MinSimilarity {
-			matches = append(matches, vector.Match{Object: out(o, false), Similarity: dot})
+			matches = append(matches, vector.Match{Object: o, Similarity: dot})
 		}
 	}
 	slices.SortFunc(matches, func(a, b vector.Match) int {
 		return cmp.Or(cmp.Compare(b.Similarity, a.Similarity), cmp.Compare(a.ID, b.ID))
 	})
-	return matches[:min(len(matches), q.Limit)], nil
+	return matches[:min(len(matches), q.Limit)]
 }
 
 // List is vector.Client's.
@@ -289,6 +311,24 @@ func Suite(t *testing.T, index Index, prefix string) {
 		near(t, one, vector.NearQuery{Vector: []float32{1, 0}, Limit: 10, MinSimilarity: 0.5}, "2 [a b]")
 		near(t, one, vector.NearQuery{Vector: []float32{1, 0}, Limit: 10, MinSimilarity: -1, Filter: vector.In("state", "solved")}, "1 [b]")
 		near(t, two, vector.NearQuery{Vector: []float32{1, 0}, Limit: 10, MinSimilarity: -1}, "1 [a]")
+	})
+	t.Run("near values are those of the near objects", func(t *testing.T) {
+		for project, want := range map[string]string{one: "[a b]", two: "[a]", prefix + "-none": "[]"} {
+			m, err := index.NearValues(ctx, vector.Cases, project, vector.NearQuery{Vector: []float32{1, 0}, Limit: 2, MinSimilarity: -1}, "case_id")
+			if err != nil {
+				t.Fatal(err)
+			}
+			values := []string{}
+			for _, v := range m {
+				values = append(values, v.Value)
+			}
+			if fmt.Sprint(values) != want {
+				t.Errorf("%s: %v, want %s", project, values, want)
+			}
+			if len(m) == 2 && (m[1].Similarity < 0.5999 || m[1].Similarity > 0.6001) {
+				t.Errorf("similarities %v", m)
+			}
+		}
 	})
 	t.Run("list is filtered and sorted", func(t *testing.T) {
 		list(t, one, vector.ListQuery{SortBy: "negatives", Descending: true, Limit: 3}, "3 [d b c]")
