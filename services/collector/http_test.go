@@ -147,6 +147,12 @@ func TestKafkaAwayIs503(t *testing.T) {
 	if a.header.Get("Retry-After") != "1" || a.Error.RetryAfter != 1 {
 		t.Errorf("no time to retry: %v %s", a.header, a.raw)
 	}
+	f.memory.do = func(context.Context, []stage.Record) error {
+		return &stream.UnavailableError{RetryAfter: 2500 * time.Millisecond, Cause: errors.New("gone")}
+	}
+	if a := f.send(good); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") != "3" || a.Error.RetryAfter != 2.5 {
+		t.Errorf("what the publisher knows is not said: %s", a.raw)
+	}
 	if strings.Contains(a.raw, "10.0.0.7") {
 		t.Error("the answer shows the inside")
 	}

@@ -150,6 +150,8 @@ func (in *intake) unpublished(ctx context.Context, req *events.Request, i int, c
 	if errors.Is(cause, spool.ErrFull) {
 		reason = "spool_full"
 		e.RetryAfter = spoolFullRetryAfter
+	} else if known, ok := errors.AsType[*stream.UnavailableError](cause); ok {
+		e.RetryAfter = known.RetryAfter
 	}
 	in.metrics.refused(ctx, reason, 1)
 	if req.Batch {

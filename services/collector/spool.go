@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,13 +28,14 @@ type SpoolConfig struct {
 	Dir string `yaml:"dir" env:"DIR"`
 	// Bytes on disk. Beyond them: 503.
 	MaxBytes int64 `yaml:"max_bytes" env:"MAX_BYTES"`
-	// How long Kafka may take before it counts as away.
+	// How long Kafka may take before it counts as away. What it has taken by then
+	// all the same comes twice, under the same ids.
 	Patience time.Duration `yaml:"patience" env:"PATIENCE"`
 }
 
 // DefaultSpoolConfig is a spool that is off.
 func DefaultSpoolConfig() SpoolConfig {
-	return SpoolConfig{Dir: "spool", MaxBytes: 1 << 30, Patience: time.Second}
+	return SpoolConfig{Dir: "spool", MaxBytes: 1 << 30, Patience: 30 * time.Millisecond}
 }
 
 // Validate joins all that is wrong.
@@ -64,6 +66,7 @@ const (
 type spooling struct {
 	kafka    Publisher
 	spool    *spool.Spool
+	refused  refusedFile
 	patience time.Duration
 	log      *slog.Logger
 	metrics  spoolMetrics
@@ -80,7 +83,7 @@ func newSpooling(kafka Publisher, cfg SpoolConfig, tel *telemetry.Telemetry) (*s
 	if err != nil {
 		return nil, err
 	}
-	s := &spooling{kafka: kafka, spool: sp, patience: cfg.Patience, log: tel.Log, wake: make(chan struct{}, 1)}
+	s := &spooling{kafka: kafka, spool: sp, refused: refusedFile{filepath.Join(cfg.Dir, "refused.jsonl"), cfg.MaxBytes}, patience: cfg.Patience, log: tel.Log, wake: make(chan struct{}, 1)}
 	if s.metrics, err = newSpoolMetrics(tel.Meter, sp); err != nil {
 		return nil, errors.Join(err, sp.Close())
 	}
@@ -230,8 +233,6 @@ func (s *spooling) drain(ctx context.Context) (drained int) {
 }
 
 // drainSome publishes what is at the front, or of it what the last try left.
-// What Kafka refuses stays at the front: it was promised, and whoever runs Kafka
-// can make it fit.
 func (s *spooling) drainSome(ctx context.Context, batch *spool.Batch, todo *[]stage.Record) (err error) {
 	if len(*todo) == 0 {
 		if *batch, err = s.spool.Read(drainBytes); err != nil || len(batch.Records) == 0 {
@@ -245,21 +246,49 @@ func (s *spooling) drainSome(ctx context.Context, batch *spool.Batch, todo *[]st
 		}
 		*todo = recs
 	}
-	if err := s.kafka.Publish(ctx, *todo...); err != nil {
-		if partly, ok := errors.AsType[*stream.PublishError](err); ok {
-			var rest []stage.Record
-			for i, rec := range *todo {
-				if partly.Errs[i] != nil {
-					rest = append(rest, rec)
-				}
-			}
-			*todo = rest
-		}
+	if *todo, err = s.publish(ctx, *todo); err != nil {
 		return err
 	}
-	*todo = nil
-	s.metrics.drained.Add(ctx, int64(len(batch.Records)))
 	return s.spool.Drop(*batch)
+}
+
+// publish returns those records that are still to be published, and why. It sets
+// aside what Kafka refuses for good.
+func (s *spooling) publish(ctx context.Context, recs []stage.Record) ([]stage.Record, error) {
+	err := s.kafka.Publish(ctx, recs...)
+	if err == nil {
+		s.metrics.drained.Add(ctx, int64(len(recs)))
+		return nil, nil
+	}
+	rest := recs
+	if partly, ok := errors.AsType[*stream.PublishError](err); ok {
+		rest = nil
+		for i, rec := range recs {
+			if partly.Errs[i] != nil {
+				rest = append(rest, rec)
+			}
+		}
+		s.metrics.drained.Add(ctx, int64(len(recs)-len(rest)))
+	}
+	if !errors.Is(err, stream.ErrRefused) {
+		return rest, err
+	}
+	// Only one that is refused alone is itself at fault.
+	for ; len(rest) > 0; rest = rest[1:] {
+		switch err := s.kafka.Publish(ctx, rest[0]); {
+		case err == nil:
+			s.metrics.drained.Add(ctx, 1)
+		case !errors.Is(err, stream.ErrRefused):
+			return rest, err
+		default:
+			if err := s.refused.add(&rest[0], err); err != nil {
+				return rest, err
+			}
+			s.metrics.refused.Add(ctx, 1)
+			s.log.Error("Kafka refuses an event of the spool for good: it is set aside", "file", s.refused.path, "error", err)
+		}
+	}
+	return nil, nil
 }
 
 // comeBack lets events past the spool where it is empty.
@@ -282,14 +311,15 @@ func (s *spooling) Close() error {
 }
 
 type spoolMetrics struct {
-	spooled, drained metric.Int64Counter
-	registration     metric.Registration
+	spooled, drained, refused metric.Int64Counter
+	registration              metric.Registration
 }
 
 func newSpoolMetrics(meter metric.Meter, sp *spool.Spool) (m spoolMetrics, err error) {
 	var errs [6]error
 	m.spooled, errs[0] = meter.Int64Counter("hone.collector.spool.spooled", metric.WithDescription("Events put into the spool."))
 	m.drained, errs[1] = meter.Int64Counter("hone.collector.spool.drained", metric.WithDescription("Events published from the spool."))
+	m.refused, errs[5] = meter.Int64Counter("hone.collector.spool.refused", metric.WithDescription("Events of the spool that Kafka refused for good, set aside in refused.jsonl."))
 	events, err := meter.Int64ObservableGauge("hone.collector.spool.events", metric.WithDescription("Events in the spool."))
 	errs[2] = err
 	bytes, err := meter.Int64ObservableGauge("hone.collector.spool.size", metric.WithDescription("Bytes of the spool's files."), metric.WithUnit("By"))

@@ -3,6 +3,7 @@ package collector
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -214,14 +215,83 @@ func TestWhatIsNotKafkasAbsenceIsNotSpooled(t *testing.T) {
 	if st := f.Service.spool.spool.Stats(); st.Records != 0 {
 		t.Errorf("%d spooled", st.Records)
 	}
-	// A Kafka that hangs is away, too.
-	f.Service.spool.patience = 20 * time.Millisecond
+	// A Kafka that hangs is away, too, soon enough for an answer within 50 ms.
 	f.memory.do = func(ctx context.Context, _ []stage.Record) error {
+		if by, ok := ctx.Deadline(); !ok || time.Until(by) > 40*time.Millisecond {
+			t.Errorf("Kafka may take until %s", by)
+		}
 		<-ctx.Done()
 		return ctx.Err()
 	}
 	if a := f.send(good); a.status != http.StatusAccepted {
 		t.Errorf("got %d %s", a.status, a.raw)
+	}
+}
+
+// Only what is refused when it is alone is at fault: the publisher gives what
+// comes after it the same cause.
+func TestAnEventThatKafkaRefusesForGoodIsSetAside(t *testing.T) {
+	dir := t.TempDir()
+	f, stop := run(t, withSpool(dir))
+	var away atomic.Bool
+	away.Store(true)
+	keep := &memory{}
+	f.memory.do = func(ctx context.Context, recs []stage.Record) error {
+		if away.Load() {
+			return fmt.Errorf("%w: gone", stream.ErrUnavailable)
+		}
+		failed := &stream.PublishError{Errs: map[int]error{}}
+		for i, rec := range recs {
+			if len(failed.Errs) > 0 || bytes.Contains(rec.Value, []byte("i-3")) {
+				failed.Errs[i] = fmt.Errorf("%w: broker's word", stream.ErrRefused)
+			} else if err := keep.Publish(ctx, rec); err != nil {
+				return err
+			}
+		}
+		if len(failed.Errs) > 0 {
+			return failed
+		}
+		return nil
+	}
+	for i := range 6 {
+		if a := f.send(numbered("a", i)); a.status != http.StatusAccepted {
+			t.Fatalf("got %d %s", a.status, a.raw)
+		}
+	}
+	away.Store(false)
+	eventually(t, "the spool is empty", func() bool { return !f.Service.spool.away.Load() })
+	var got []string
+	for _, e := range keep.events(t) {
+		got = append(got, e.InteractionId)
+	}
+	if want := []string{"i-0", "i-1", "i-2", "i-4", "i-5"}; !slices.Equal(got, want) {
+		t.Errorf("published %v, want %v", got, want)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "refused.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var line refusedLine
+	if err := json.Unmarshal(data, &line); err != nil { // and nothing else
+		t.Fatal(err)
+	}
+	e := new(eventv1.Event)
+	if err := proto.Unmarshal(line.Value, e); err != nil || e.InteractionId != "i-3" || line.Key != "p/a" || line.Topic != stream.TopicEvents || !strings.Contains(line.Cause, "broker's word") || line.Time.IsZero() {
+		t.Errorf("set aside: %+v, %v, %v", line, e, err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAFullFileOfRefusedEventsTakesNoMore(t *testing.T) {
+	r := refusedFile{filepath.Join(t.TempDir(), "refused.jsonl"), 250}
+	rec := &stage.Record{Topic: "t", Key: []byte("k"), Value: []byte("v")}
+	if err := r.add(rec, stream.ErrRefused); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(r.add(rec, stream.ErrRefused), r.add(rec, stream.ErrRefused)); err == nil || !strings.Contains(err.Error(), "full") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -70,7 +70,7 @@ func (s *Server) Serve(lis net.Listener) error {
 	go func() { ended <- s.rest.Serve(s.handed) }()
 	err := s.accept(lis)
 	if s.closing.Load() {
-		<-ended
+		_ = <-ended // that its listener is closed
 		return http.ErrServerClosed
 	}
 	return errors.Join(err, s.Close(), <-ended)

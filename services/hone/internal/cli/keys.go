@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,10 +38,11 @@ func newKeysCreate(g *global, path func() string) *cobra.Command {
 	var project, kind string
 	var origins []string
 	var ifNone bool
+	var rate float64
 	cmd := &cobra.Command{
 		Use: "create", Short: "Make a key and show it once", Args: cobra.NoArgs,
 		Example: `  hone keys create --project default --kind secret
-  hone keys create --project shop --kind publishable --origin https://shop.example`,
+  hone keys create --project shop --kind publishable --origin https://shop.example --rate 200`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			keys, err := readKeys(path())
 			if err != nil {
@@ -51,11 +54,14 @@ func newKeysCreate(g *global, path func() string) *cobra.Command {
 					return nil
 				}
 			}
+			if rate < 0 || math.IsNaN(rate) {
+				return fmt.Errorf("--rate %g: want at least 0 events a second", rate)
+			}
 			key, secret, err := auth.Mint(project, auth.Kind(kind))
 			if err != nil {
 				return err
 			}
-			key.Origins = origins
+			key.Origins, key.Rate = origins, rate
 			if err := auth.WriteKeys(path(), append(keys, key)); err != nil {
 				return err
 			}
@@ -71,6 +77,7 @@ func newKeysCreate(g *global, path func() string) *cobra.Command {
 	f.StringVar(&project, "project", "default", "project that the key belongs to")
 	f.StringVar(&kind, "kind", string(auth.Secret), "secret or publishable")
 	f.StringSliceVar(&origins, "origin", nil, "origin that a publishable key may be used from (repeatable)")
+	f.Float64Var(&rate, "rate", 0, "events a second that it may send to one collector (0: what keys of its kind may)")
 	f.BoolVar(&ifNone, "if-none", false, "do nothing where the project has such a key")
 	return cmd
 }
@@ -87,15 +94,19 @@ func newKeysList(g *global, path func() string) *cobra.Command {
 			if g.json {
 				out := make([]map[string]any, 0, len(keys))
 				for _, k := range keys {
-					out = append(out, map[string]any{"id": k.ID, "project_id": k.ProjectID, "kind": k.Kind, "origins": k.Origins})
+					out = append(out, map[string]any{"id": k.ID, "project_id": k.ProjectID, "kind": k.Kind, "origins": k.Origins, "rate": k.Rate})
 				}
 				return printJSON(cmd.OutOrStdout(), out)
 			}
 			var rows [][]string
 			for _, k := range keys {
-				rows = append(rows, []string{k.ID, k.ProjectID, string(k.Kind), strings.Join(k.Origins, " ")})
+				rate := ""
+				if k.Rate > 0 {
+					rate = strconv.FormatFloat(k.Rate, 'g', -1, 64)
+				}
+				rows = append(rows, []string{k.ID, k.ProjectID, string(k.Kind), rate, strings.Join(k.Origins, " ")})
 			}
-			return table(cmd.OutOrStdout(), []string{"id", "project", "kind", "origins"}, rows)
+			return table(cmd.OutOrStdout(), []string{"id", "project", "kind", "rate", "origins"}, rows)
 		},
 	}
 }

@@ -38,13 +38,14 @@ type keyJSON struct {
 	Kind      string   `json:"kind"`
 	Key       string   `json:"key"`
 	Origins   []string `json:"origins"`
+	Rate      float64  `json:"rate"`
 }
 
 func TestKeysAreMadeListedAndRevoked(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "keys.yaml")
 	var secret, publishable keyJSON
 	decode(t, mustRun(t, "keys", "create", "--file", file, "--project", "shop", "--json"), &secret)
-	decode(t, mustRun(t, "keys", "create", "--file", file, "--project", "shop", "--kind", "publishable", "--origin", "https://shop.example", "--json"), &publishable)
+	decode(t, mustRun(t, "keys", "create", "--file", file, "--project", "shop", "--kind", "publishable", "--origin", "https://shop.example", "--rate", "12.5", "--json"), &publishable)
 	if secret.Kind != "secret" || !strings.HasPrefix(secret.Key, secret.ID) || !strings.HasPrefix(secret.Key, "hs_") {
 		t.Errorf("made %+v, want a secret key whose id is its beginning", secret)
 	}
@@ -62,6 +63,12 @@ func TestKeysAreMadeListedAndRevoked(t *testing.T) {
 	}
 	var list []keyJSON
 	decode(t, listed, &list)
+	if list[0].Rate != 0 || list[1].Rate != 12.5 {
+		t.Errorf("listed %+v, want the second with its rate", list)
+	}
+	if _, err := run(t, "keys", "create", "--file", file, "--rate", "-1"); err == nil || !strings.Contains(err.Error(), "--rate") {
+		t.Errorf("a negative rate: %v", err)
+	}
 	if len(list) != 2 || list[1].ID != publishable.ID || len(list[1].Origins) != 1 {
 		t.Fatalf("listed %+v, want both keys in the order they were made", list)
 	}
