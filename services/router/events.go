@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/honeloop/hone/pkg/alerts"
 	"github.com/honeloop/hone/pkg/ids"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
@@ -34,10 +35,12 @@ const maxEvent = 980_000
 
 // RouteData is the data of an EventRouted.
 type RouteData struct {
-	ProjectID      string `json:"project_id"`
-	Route          string `json:"route"`
-	Reason         string `json:"reason"`
-	Rule           string `json:"rule"`
+	ProjectID string `json:"project_id"`
+	Route     string `json:"route"`
+	Reason    string `json:"reason"`
+	Rule      string `json:"rule"`
+	// Empty in decisions from before there were priorities.
+	Priority       string `json:"priority,omitempty"`
 	PolicyVersion  string `json:"policy_version"`
 	DecisionID     string `json:"decision_id"`
 	SignalID       string `json:"signal_id"`
@@ -85,6 +88,12 @@ type output struct {
 // routed adds an event for each route of a decision.
 func (o *output) routed(d *saved, cs *casesv1.CaseSignal) error {
 	for _, route := range d.Routes {
+		if route == RouteAlert {
+			if err := o.alert(d, d, alerts.Open); err != nil {
+				return err
+			}
+			continue
+		}
 		value, omitted, err := routedEvent(d, cs, route)
 		if err != nil {
 			return err
@@ -98,6 +107,9 @@ func (o *output) routed(d *saved, cs *casesv1.CaseSignal) error {
 // withdrawn adds the event that takes a decision's route back. by is the
 // decision that replaced it.
 func (o *output) withdrawn(d, by *saved, route string) error {
+	if route == RouteAlert {
+		return o.alert(d, by, alerts.Resolved)
+	}
 	reason := "The signal changed, and the new decision no longer sends it here: " + by.Reason
 	if by.Rule == RuleWithdrawn {
 		reason = by.Reason
@@ -113,6 +125,34 @@ func (o *output) withdrawn(d, by *saved, route string) error {
 	return nil
 }
 
+// alert says that decision d alerts, or no longer does, by decision by. A
+// signal alerts once for each rule, however often it changes.
+func (o *output) alert(d, by *saved, state string) error {
+	l := links(d)
+	a := &alerts.Alert{
+		ProjectID: d.ProjectId, AlertID: alerts.ID(d.ProjectId, d.SignalId, d.place(RouteAlert)), Name: d.Rule, State: state,
+		Severity: d.row.Severity, Summary: by.Reason, At: by.GetDecidedAt().AsTime(),
+		Policy: &alerts.Policy{PolicyVersion: d.PolicyVersion, Rule: d.Rule, Reason: d.Reason, DecisionID: d.DecisionId,
+			SignalID: d.SignalId, SignalRevision: d.SignalRevision, SessionID: d.SessionId, CaseID: d.CaseId},
+		Links: alerts.Links{Trail: l.Trail, Case: l.Case},
+	}
+	rec, err := a.Record()
+	if err != nil {
+		return err
+	}
+	rec.Headers = o.headers
+	o.records = append(o.records, rec)
+	return nil
+}
+
+// place is where a route of the decision shows: each rule has its own alert.
+func (s *saved) place(route string) string {
+	if route == RouteAlert {
+		return RouteAlert + "/" + s.Rule
+	}
+	return route
+}
+
 func (o *output) add(d *saved, route string, value []byte) {
 	o.records = append(o.records, stage.Record{
 		Topic:   stream.RouteTopic(route),
@@ -126,7 +166,7 @@ func (o *output) add(d *saved, route string, value []byte) {
 // leave out.
 func routedEvent(d *saved, cs *casesv1.CaseSignal, route string) (value []byte, omitted []string, err error) {
 	data := RouteData{
-		ProjectID: d.ProjectId, Route: route, Reason: d.Reason, Rule: d.Rule, PolicyVersion: d.PolicyVersion,
+		ProjectID: d.ProjectId, Route: route, Reason: d.Reason, Rule: d.Rule, Priority: d.Priority, PolicyVersion: d.PolicyVersion,
 		DecisionID: d.DecisionId, SignalID: d.SignalId, SignalRevision: d.SignalRevision, CaseID: d.CaseId,
 		Links: links(d),
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -11,9 +12,10 @@ import (
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
 )
 
-// Facts are what a policy's conditions see of a signal and its case. They are
-// a pure function of one CaseSignal: no clock, no store. The JSON names are
-// the names in a condition.
+// Facts are what a policy's conditions see. NewFacts takes them from one
+// CaseSignal; what must be counted in the decisions before, Counts adds. A
+// decision keeps them as it saw them. The JSON names are the names in a
+// condition.
 //
 // User text (query, output, comment, correction) is no fact: decisions are
 // kept for long, and a condition needs to know only whether it is there.
@@ -22,6 +24,7 @@ type Facts struct {
 	Interaction InteractionFacts `json:"interaction"`
 	Session     SessionFacts     `json:"session"`
 	Case        CaseFacts        `json:"case"`
+	User        UserFacts        `json:"user"`
 	// Cosine similarity to the case's founder, in [-1, 1]; 0 without a case.
 	Similarity float64 `json:"similarity"`
 }
@@ -34,6 +37,11 @@ type SignalFacts struct {
 	Categories []string `json:"categories"`
 	Severity   string   `json:"severity"`
 	Confidence float64  `json:"confidence"`
+	// Findings are the kinds of its evidence, such as "thumb" or "regenerated".
+	Findings []string `json:"findings"`
+	// Dissatisfaction is how likely it is that the answer did not satisfy, in
+	// [0, 1], by all evidence on the interaction; 0 where it is not known.
+	Dissatisfaction float64 `json:"dissatisfaction"`
 	// Rating is in [-1, 1], and 0 where has_rating is false.
 	Rating        float64 `json:"rating"`
 	HasRating     bool    `json:"has_rating"`
@@ -73,6 +81,20 @@ type SessionFacts struct {
 	ID string `json:"id"`
 	// AgeSeconds is from the session's start to the signal.
 	AgeSeconds float64 `json:"age_seconds"`
+	// Negative signals in it that were decided on so far, this one too.
+	Negatives int64 `json:"negatives"`
+}
+
+// UserFacts are about who gave the feedback. Who it is, is no fact.
+type UserFacts struct {
+	// Known is false where feedback came without a user's id; then the counts
+	// are 0.
+	Known bool `json:"known"`
+	// Negative signals of the user in the 24 hours and 7 days up to this one,
+	// this one too; and signals of any polarity.
+	Negatives24h int64 `json:"negatives_24h"`
+	Negatives7d  int64 `json:"negatives_7d"`
+	Signals7d    int64 `json:"signals_7d"`
 }
 
 // CaseFacts are about the known problem. Without a case, id is empty and the
@@ -93,6 +115,12 @@ type CaseFacts struct {
 	Founded bool `json:"founded"`
 	// AgeDays is from the case's first signal to this one.
 	AgeDays float64 `json:"age_days"`
+	// NegativeShare is negatives in negatives and positives; 0 without either.
+	NegativeShare float64 `json:"negative_share"`
+	// Negative signals of the case in the 24 hours and 7 days up to this one,
+	// this one too.
+	Negatives24h int64 `json:"negatives_24h"`
+	Negatives7d  int64 `json:"negatives_7d"`
 }
 
 // NewFacts takes the facts from a CaseSignal whose signal is set.
@@ -106,12 +134,15 @@ func NewFacts(cs *casesv1.CaseSignal) *Facts {
 			Categories:    append([]string{}, s.GetCategories()...),
 			Severity:      s.GetSeverity(),
 			Confidence:    finite(s.GetConfidence()),
+			Findings:      []string{},
 			Rating:        finite(s.GetRating()),
 			HasRating:     s.Rating != nil,
 			HasComment:    s.GetComment() != "",
 			HasCorrection: s.GetCorrection() != "",
 			HasEdits:      len(s.GetEdits()) > 0,
 			Revision:      int64(s.GetRevision()),
+
+			Dissatisfaction: finite(s.GetDissatisfaction()),
 		},
 		Interaction: InteractionFacts{
 			Known:          in != nil,
@@ -150,7 +181,16 @@ func NewFacts(cs *casesv1.CaseSignal) *Facts {
 			Founded:           cs.GetFounded(),
 			AgeDays:           between(c.GetFirstSeen(), s.GetOccurredAt()).Hours() / 24,
 		},
+		User:       UserFacts{Known: s.GetUserId() != ""},
 		Similarity: finite(cs.GetSimilarity()),
+	}
+	for _, e := range s.GetEvidence() {
+		if !slices.Contains(f.Signal.Findings, e.GetKind()) {
+			f.Signal.Findings = append(f.Signal.Findings, e.GetKind())
+		}
+	}
+	if n := f.Case.Negatives + f.Case.Positives; n > 0 {
+		f.Case.NegativeShare = float64(f.Case.Negatives) / float64(n)
 	}
 	for k, v := range s.GetTags() {
 		f.Interaction.Tags[k] = v
@@ -193,6 +233,7 @@ func (f *Facts) JSON() (string, error) {
 		{"case.model_versions", func() { kept.Case.ModelVersions = nil }},
 		{"interaction.applied_patches", func() { kept.Interaction.AppliedPatches = nil }},
 		{"signal.categories", func() { kept.Signal.Categories = nil }},
+		{"signal.findings", func() { kept.Signal.Findings = nil }},
 		{"interaction", func() { kept.Interaction = InteractionFacts{} }},
 		{"signal", func() { kept.Signal = SignalFacts{} }},
 		{"case", func() { kept.Case = CaseFacts{} }},

@@ -2,14 +2,18 @@ package router
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common"
@@ -26,6 +30,8 @@ const (
 	RouteFineTune    = "fine-tune"
 	RouteHumanReview = "human-review"
 	RouteProduct     = "product"
+	// RouteAlert tells people at once, through hone.alerts.
+	RouteAlert = "alert"
 
 	// routeIgnore stands for no route at all.
 	routeIgnore = "ignore"
@@ -59,15 +65,53 @@ type Policy struct {
 }
 
 type outcome struct {
-	routes []string
-	reason string
+	routes   []string
+	priority string // empty means PriorityNormal
+	reason   string
 }
 
 type rule struct {
 	name string
 	when string
+	// sample is the share of signals that the rule takes; 0 stands for all.
+	sample float64
+	limit  limit
 	outcome
 	program cel.Program
+}
+
+// limit is how many signals a rule takes in each period.
+type limit struct {
+	count int64 // 0 stands for no limit
+	per   string
+}
+
+// start is the beginning of the period that a time is in. Periods are those of
+// UTC; weeks begin on Monday.
+func (l limit) start(at time.Time) time.Time { return at.UTC().Truncate(periods()[l.per]) }
+
+func periods() map[string]time.Duration {
+	return map[string]time.Duration{"minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour, "week": 7 * 24 * time.Hour}
+}
+
+// Priorities of what is routed.
+const (
+	PriorityLow    = "low"
+	PriorityNormal = "normal"
+	PriorityHigh   = "high"
+	PriorityUrgent = "urgent"
+)
+
+func allPriorities() []string {
+	return []string{PriorityLow, PriorityNormal, PriorityHigh, PriorityUrgent}
+}
+
+// Situation is what a policy looks at besides the facts.
+type Situation struct {
+	ProjectID, SignalID string
+	// Taken is how many other signals the rule took in the current one's period.
+	// It is asked only of rules that have a limit and match otherwise.
+	Taken func(rule string) int64
 }
 
 // Verdict is what a policy says about facts.
@@ -75,18 +119,30 @@ type Verdict struct {
 	// Rule that matched, or RuleDefault.
 	Rule   string
 	Routes []string
-	Reason string
+	// Priority is empty where there are no routes.
+	Priority string
+	Reason   string
 	// Results of the rules that were looked at, in order.
 	Results []Result
 }
 
-// Result is what one rule's condition said. Err is set where it could not be
+// Result is what one rule said. Err is set where its condition could not be
 // evaluated; such a rule does not match.
 type Result struct {
 	Rule    string
 	Matched bool
-	Err     error
+	// PassedOver says why a rule does not count though its condition is true:
+	// notSampled or overLimit.
+	PassedOver string
+	// Taken is what the rule's limit was compared with; nil where it was not.
+	Taken *uint32
+	Err   error
 }
+
+const (
+	notSampled = "not sampled"
+	overLimit  = "over limit"
+)
 
 // PolicyError is one thing that is wrong with a policy's text. Line and Column
 // count from 1; Column counts characters.
@@ -137,25 +193,59 @@ func (p *Policy) Version() string { return p.version }
 // Source is the YAML that the policy was compiled from.
 func (p *Policy) Source() string { return p.source }
 
-// Decide applies the rules in order; the first one whose condition is true
-// decides. Equal facts always give an equal verdict.
-func (p *Policy) Decide(f *Facts) Verdict {
-	v := Verdict{Rule: RuleDefault, Routes: p.otherwise.routes, Reason: p.otherwise.reason}
+// Decide applies the rules in order; the first one that matches decides. Equal
+// facts in equal situations always give an equal verdict.
+func (p *Policy) Decide(f *Facts, sit Situation) Verdict {
+	v := Verdict{Rule: RuleDefault}
+	out := p.otherwise
 	vars := map[string]any{
 		"signal": f.Signal, "interaction": f.Interaction, "session": f.Session,
-		"case": f.Case, "similarity": f.Similarity,
+		"case": f.Case, "user": f.User, "similarity": f.Similarity,
 	}
 	for i := range p.rules {
 		r := &p.rules[i]
-		matched, err := r.eval(vars)
-		v.Results = append(v.Results, Result{Rule: r.name, Matched: matched, Err: err})
-		if matched {
-			v.Rule, v.Routes, v.Reason = r.name, r.routes, r.reason
+		res := r.look(vars, sit)
+		v.Results = append(v.Results, res)
+		if res.Matched {
+			v.Rule, out = r.name, r.outcome
 			break
 		}
 	}
-	v.Reason += passedOver(v.Results)
+	v.Routes, v.Reason = out.routes, out.reason+passedOver(v.Results)
+	if len(v.Routes) > 0 {
+		v.Priority = cmp.Or(out.priority, PriorityNormal)
+	}
 	return v
+}
+
+// look says whether the rule takes the signal.
+func (r *rule) look(vars map[string]any, sit Situation) Result {
+	res := Result{Rule: r.name}
+	if res.Matched, res.Err = r.eval(vars); !res.Matched {
+		return res
+	}
+	if r.sample > 0 && share(r.name, sit.ProjectID, sit.SignalID) >= r.sample {
+		res.Matched, res.PassedOver = false, notSampled
+		return res
+	}
+	if r.limit.count > 0 {
+		n := sit.Taken(r.name)
+		taken := uint32(min(n, math.MaxUint32))
+		res.Taken = &taken
+		if n >= r.limit.count {
+			res.Matched, res.PassedOver = false, overLimit
+		}
+	}
+	return res
+}
+
+// share is a number in [0, 1) that is always the same for a signal and a rule.
+func share(parts ...string) float64 {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s", len(p), p)
+	}
+	return float64(binary.BigEndian.Uint64(h.Sum(nil))>>11) / (1 << 53)
 }
 
 // maxTold is how many failed rules a reason tells of.
@@ -199,8 +289,10 @@ func (r Result) message() string {
 
 // proto is the result as a decision keeps it.
 func (r Result) proto() *policyv1.RuleResult {
-	out := &policyv1.RuleResult{Rule: r.Rule, Result: "not matched", Error: r.message()}
+	out := &policyv1.RuleResult{Rule: r.Rule, Result: "not matched", Error: r.message(), Taken: r.Taken}
 	switch {
+	case r.PassedOver != "":
+		out.Result = r.PassedOver
 	case r.Err != nil:
 		out.Result = "error"
 	case r.Matched:
@@ -228,9 +320,18 @@ func (p *Policy) hash() string {
 		parts = append(parts, strconv.Itoa(len(o.routes)))
 		parts = append(parts, o.routes...)
 		parts = append(parts, o.reason)
+		if o.priority != "" {
+			parts = append(parts, "priority", o.priority)
+		}
 	}
 	for _, r := range p.rules {
 		parts = append(parts, r.name, r.when)
+		if r.sample > 0 {
+			parts = append(parts, "sample", strconv.FormatFloat(r.sample, 'g', -1, 64))
+		}
+		if r.limit.count > 0 {
+			parts = append(parts, "limit", strconv.FormatInt(r.limit.count, 10), r.limit.per)
+		}
 		add(r.outcome)
 	}
 	add(p.otherwise)
@@ -300,7 +401,7 @@ func (c *compiler) policy(source []byte) *Policy {
 	p := &Policy{otherwise: outcome{reason: "No rule of the policy matched."}}
 	c.formatVersion(doc.Content[0], fields["version"])
 	if n := fields["default"]; n != nil {
-		d := c.mapping(n, "default", "routes", "reason")
+		d := c.mapping(n, "default", "routes", "priority", "reason")
 		p.otherwise = c.outcome(n, "default", d)
 	}
 	n := fields["rules"]
@@ -354,13 +455,15 @@ func (c *compiler) formatVersion(root, n *yaml.Node) {
 
 func (c *compiler) rule(n *yaml.Node, lines map[string]int) (rule, bool) {
 	before := len(c.errs)
-	fields := c.mapping(n, "a rule", "name", "when", "routes", "reason")
+	fields := c.mapping(n, "a rule", "name", "when", "sample", "limit", "routes", "priority", "reason")
 	if len(c.errs) > before {
 		return rule{}, false
 	}
 	r := rule{name: c.name(n, fields["name"], lines)}
 	label := fmt.Sprintf("rule %q", r.name)
 	r.outcome = c.outcome(n, label, fields)
+	r.sample = c.sample(fields["sample"], label)
+	r.limit = c.limit(fields["limit"], label)
 	if when := fields["when"]; when == nil {
 		c.fail(n, "%s: when is missing, want a condition; true matches always", label)
 	} else {
@@ -397,6 +500,11 @@ func (c *compiler) outcome(parent *yaml.Node, label string, fields map[string]*y
 	} else {
 		o.reason = c.text(n, "reason", maxReason)
 	}
+	if n := fields["priority"]; n != nil {
+		if o.priority = n.Value; !slices.Contains(allPriorities(), o.priority) {
+			c.fail(n, "%s: priority %q is not known%s", label, o.priority, didYouMean(o.priority, allPriorities()))
+		}
+	}
 	n := fields["routes"]
 	if n == nil {
 		c.fail(parent, "%s: routes is missing, want a list of %s, or [] for none", label, strings.Join(allRoutes(), ", "))
@@ -428,6 +536,49 @@ func (c *compiler) outcome(parent *yaml.Node, label string, fields map[string]*y
 		}
 	}
 	return o
+}
+
+// sample reads the share of signals that a rule takes, such as 0.1.
+func (c *compiler) sample(n *yaml.Node, label string) float64 {
+	if n == nil {
+		return 0
+	}
+	v, err := strconv.ParseFloat(n.Value, 64)
+	if n.Kind != yaml.ScalarNode || err != nil || !(v > 0 && v <= 1) {
+		c.fail(n, "%s: sample: want the share of signals to take, more than 0 and at most 1, such as 0.1", label)
+		return 0
+	}
+	if v == 1 {
+		return 0
+	}
+	return v
+}
+
+// limit reads how many signals a rule takes in a period.
+func (c *compiler) limit(n *yaml.Node, label string) limit {
+	if n == nil {
+		return limit{}
+	}
+	label += ": limit"
+	before := len(c.errs)
+	fields := c.mapping(n, label, "count", "per")
+	for _, key := range []string{"count", "per"} {
+		if fields[key] == nil && len(c.errs) == before {
+			c.fail(n, "%s: %s is missing, want such as {count: 50, per: day}", label, key)
+		}
+	}
+	if len(c.errs) > before {
+		return limit{}
+	}
+	l := limit{per: fields["per"].Value}
+	var err error
+	if l.count, err = strconv.ParseInt(fields["count"].Value, 10, 32); err != nil || l.count < 1 {
+		c.fail(fields["count"], "%s: count: want a whole number from 1 on", label)
+	}
+	if _, ok := periods()[l.per]; !ok {
+		c.fail(fields["per"], "%s: per %q is not known%s", label, l.per, didYouMean(l.per, []string{"minute", "hour", "day", "week"}))
+	}
+	return l
 }
 
 // condition compiles a CEL expression of type bool.
@@ -507,7 +658,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 }
 
 func allRoutes() []string {
-	return []string{RoutePromptPatch, RouteFineTune, RouteHumanReview, RouteProduct}
+	return []string{RoutePromptPatch, RouteFineTune, RouteHumanReview, RouteProduct, RouteAlert}
 }
 
 var (

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
@@ -74,8 +75,15 @@ func TestCompileErrorsNameThePlaceAndTheRemedy(t *testing.T) {
 		{"plain over two lines", one("case.state == 'new'\n      && case.negativs > 3"), "5:14: "},
 		{"value outside its set", one("signal.polarity == 'negativ'"), `4:30: rule "a": signal.polarity is never "negativ": did you mean "negative"?`},
 		{"value outside its set, in a list", one("signal.severity in ['high', 'sever']"), `signal.severity is never "sever"`},
+		{"sample", strings.Replace(one("true"), "    routes", "    sample: 2\n    routes", 1), `5:13: rule "a": sample: want the share`},
+		{"sample is a text", strings.Replace(one("true"), "    routes", "    sample: few\n    routes", 1), `5:13: rule "a": sample: want the share`},
+		{"limit is a number", strings.Replace(one("true"), "    routes", "    limit: 5\n    routes", 1), `5:12: rule "a": limit: want count, per`},
+		{"limit without per", strings.Replace(one("true"), "    routes", "    limit: {count: 5}\n    routes", 1), `5:12: rule "a": limit: per is missing`},
+		{"limit of none", strings.Replace(one("true"), "    routes", "    limit: {count: 0, per: day}\n    routes", 1), `5:20: rule "a": limit: count: want a whole number`},
+		{"misspelt period", strings.Replace(one("true"), "    routes", "    limit: {count: 5, per: dya}\n    routes", 1), `5:28: rule "a": limit: per "dya" is not known: did you mean "day"?`},
+		{"misspelt priority", strings.Replace(one("true"), "    routes", "    priority: hihg\n    routes", 1), `5:15: rule "a": priority "hihg" is not known: did you mean "high"?`},
 		{"too long", one("'" + strings.Repeat("true || ", 600) + "true'"), "more than the 4096 allowed"},
-		{"alias of itself", "version: 1\nrules: &a\n  - *a\n", "a rule: want name, when, routes, reason"},
+		{"alias of itself", "version: 1\nrules: &a\n  - *a\n", "a rule: want name, when, sample, limit, routes, priority, reason"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -135,7 +143,7 @@ rules:
   - {name: yes, when: 'true', routes: [fine-tune], reason: Sure.}
   - {name: later, when: 'true', routes: [product], reason: never}
 `)
-	v := p.Decide(NewFacts(&casesv1.CaseSignal{Signal: &signalv1.Signal{}}))
+	v := p.Decide(NewFacts(&casesv1.CaseSignal{Signal: &signalv1.Signal{}}), Situation{})
 	if v.Rule != "yes" || !slices.Equal(v.Routes, []string{RouteFineTune}) {
 		t.Fatalf("got %+v, want rule yes", v)
 	}
@@ -151,10 +159,10 @@ rules:
 
 func TestNoRuleMeansDefault(t *testing.T) {
 	f := NewFacts(&casesv1.CaseSignal{Signal: &signalv1.Signal{}})
-	if v := compile(t, one("false")).Decide(f); v.Rule != RuleDefault || len(v.Routes) != 0 || v.Reason == "" {
+	if v := compile(t, one("false")).Decide(f, Situation{}); v.Rule != RuleDefault || len(v.Routes) != 0 || v.Reason == "" {
 		t.Errorf("got %+v, want the built-in default", v)
 	}
-	v := compile(t, one("false")+"default: {routes: [human-review], reason: Somebody looks.}\n").Decide(f)
+	v := compile(t, one("false")+"default: {routes: [human-review], reason: Somebody looks.}\n").Decide(f, Situation{})
 	if v.Rule != RuleDefault || !slices.Equal(v.Routes, []string{RouteHumanReview}) || v.Reason != "Somebody looks." {
 		t.Errorf("got %+v, want the policy's default", v)
 	}
@@ -175,6 +183,8 @@ func TestEveryFactIsUsable(t *testing.T) {
 		`case.id != "" && case.state == "solved" && case.negatives > 3 && case.positives == 0 && case.users > 1 && case.sessions > 1`,
 		`case.categories["factually_incorrect"] > 2 && case.model_versions.size() > 1 && case.severity == "high" && case.founded`,
 		`interaction.tags[?"plan"].orValue("") == "pro"`,
+		`user.known && user.negatives_24h > 1 && user.negatives_7d * 2 > user.signals_7d && session.negatives > 1`,
+		`case.negatives_24h > 3 && case.negatives_7d > 10 && case.negative_share > 0.5 && signal.dissatisfaction > 0.8 && "regenerated" in signal.findings`,
 		`case.has_approved_answer && case.age_days < 7 && similarity > 0.9`,
 	} {
 		compile(t, one("'"+when+"'"))
@@ -265,7 +275,7 @@ func TestDefaultPolicy(t *testing.T) {
 	used := map[string]bool{}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			v := p.Decide(NewFacts(tt.in))
+			v := p.Decide(NewFacts(tt.in), Situation{})
 			used[v.Rule] = true
 			if v.Rule != tt.rule || !slices.Equal(v.Routes, tt.routes) {
 				t.Errorf("got %s %v, want %s %v", v.Rule, v.Routes, tt.rule, tt.routes)
@@ -311,7 +321,7 @@ func TestMutationsOfAPolicyAreValidOrClearErrors(t *testing.T) {
 		p, err := CompilePolicy("p.yaml", s)
 		if err == nil {
 			valid++
-			p.Decide(facts)
+			p.Decide(facts, Situation{Taken: func(string) int64 { return 1 }})
 			continue
 		}
 		perr, ok := errors.AsType[*PolicyErrors](err)
@@ -339,7 +349,7 @@ func TestDecideIsDeterministic(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := fmt.Sprint(defaultPolicy(t).Decide(f), facts)
+		got := fmt.Sprint(defaultPolicy(t).Decide(f, Situation{}), facts)
 		if first == "" {
 			first = got
 		}
@@ -370,6 +380,45 @@ func TestFactsAreBoundedAndSayWhatIsOmitted(t *testing.T) {
 func BenchmarkDecide(b *testing.B) {
 	p, f := defaultPolicy(b), NewFacts(negative(nil))
 	for b.Loop() {
-		p.Decide(f)
+		p.Decide(f, Situation{})
+	}
+}
+
+func TestSamplesAreAlwaysTheSameAndOfTheirShare(t *testing.T) {
+	p := compile(t, strings.Replace(one("true"), "    routes", "    sample: 0.2\n    priority: high\n    routes", 1))
+	f := NewFacts(negative(nil))
+	taken := 0
+	for i := range 2000 {
+		sit := Situation{ProjectID: "p", SignalID: fmt.Sprint("sg_", i)}
+		v := p.Decide(f, sit)
+		if again := p.Decide(f, sit); v.Rule != again.Rule {
+			t.Fatalf("%s, then %s", v.Rule, again.Rule)
+		}
+		switch {
+		case v.Rule == "a" && v.Priority == PriorityHigh:
+			taken++
+		case v.Rule != RuleDefault || v.Results[0].PassedOver != notSampled || v.Priority != "":
+			t.Fatalf("got %+v", v)
+		}
+	}
+	if taken < 340 || taken > 460 {
+		t.Errorf("%d of 2000, want about 400", taken)
+	}
+}
+
+func TestAboveItsLimitARuleIsPassedOver(t *testing.T) {
+	p := compile(t, strings.Replace(one("true"), "    routes", "    limit: {count: 3, per: day}\n    routes", 1))
+	f := NewFacts(negative(nil))
+	for taken, want := range []string{"a", "a", "a", RuleDefault, RuleDefault} {
+		v := p.Decide(f, Situation{Taken: func(string) int64 { return int64(taken) }})
+		if res := v.Results[0].proto(); v.Rule != want || res.GetTaken() != uint32(taken) || (want == RuleDefault) != (res.Result == overLimit) {
+			t.Errorf("after %d: %s, %v, want %s", taken, v.Rule, res, want)
+		}
+	}
+	monday := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+	for per, want := range map[string]time.Time{"week": monday, "day": monday.AddDate(0, 0, 6), "hour": monday.Add(167 * time.Hour), "minute": monday.Add(168*time.Hour - time.Minute)} {
+		if got := (limit{per: per}).start(monday.Add(168*time.Hour - time.Second)); !got.Equal(want) {
+			t.Errorf("%s begins %s, want %s", per, got, want)
+		}
 	}
 }

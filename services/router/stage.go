@@ -75,8 +75,19 @@ func (r *router) Process(ctx context.Context, in []stage.Record) ([]stage.Record
 		return nil, err
 	}
 
-	b := batch{router: r, histories: histories, cases: map[caseKey]*casesv1.Case{}, done: map[string]bool{},
-		counts: map[string]int64{}, ruleErrors: map[string]int64{}, omissions: map[string]int64{}}
+	var news []*casesv1.CaseSignal
+	for _, cs := range values {
+		if s := cs.GetSignal(); s != nil && s.Revision > histories[keyOf(s)].newest() {
+			news = append(news, cs)
+		}
+	}
+	policies := r.policies.ofAll(news)
+	known, err := r.store.counts(ctx, news, policies)
+	if err != nil {
+		return nil, err
+	}
+	b := batch{router: r, histories: histories, policies: policies, known: known, cases: map[caseKey]*casesv1.Case{}, done: map[string]bool{},
+		results: map[string]int64{}, ruleErrors: map[string]int64{}, omissions: map[string]int64{}}
 	for i, cs := range values {
 		if cs == nil {
 			continue
@@ -145,12 +156,14 @@ func keyOf(s *signalv1.Signal) signalKey { return signalKey{s.ProjectId, s.Sessi
 type batch struct {
 	*router
 	histories map[signalKey]history
+	policies  map[string]*Policy
+	known     *counts
 	cases     map[caseKey]*casesv1.Case
 	out       []stage.Record
 	// done are the decisions whose events are in out.
 	done map[string]bool
 
-	counts     map[string]int64
+	results    map[string]int64
 	ruleErrors map[string]int64
 	omissions  map[string]int64
 }
@@ -163,13 +176,10 @@ func (b *batch) add(cs *casesv1.CaseSignal, out *output) error {
 		return nil
 	}
 	h := b.histories[keyOf(s)]
-	var newest uint32
-	if len(h) > 0 {
-		newest = h[len(h)-1].SignalRevision
-	}
+	newest := h.newest()
 	switch {
 	case s.Revision < newest:
-		b.counts["stale"]++
+		b.results["stale"]++
 	case s.Revision == newest:
 		d := h[len(h)-1]
 		if b.done[d.DecisionId] {
@@ -179,18 +189,29 @@ func (b *batch) add(cs *casesv1.CaseSignal, out *output) error {
 			return err
 		}
 		b.publish(d, out)
-		b.counts["repeated"]++
+		b.results["repeated"]++
 		h.repair()
 	default:
-		d, err := b.decide(cs)
+		policy := b.policies[s.ProjectId]
+		var last *saved
+		if len(h) > 0 {
+			last = h[len(h)-1]
+			b.known.count(last, -1)
+		}
+		d, err := b.decide(cs, policy, b.known, h)
+		if err == nil {
+			err = out.next(h, d, cs)
+		}
 		if err != nil {
+			if last != nil {
+				b.known.count(last, 1)
+			}
 			return err
 		}
-		if err := out.next(h, d, cs); err != nil {
-			return err
-		}
+		b.known.count(d, 1)
+		b.known.take(d, h, policy)
 		b.publish(d, out)
-		b.counts["decided"]++
+		b.results["decided"]++
 		for _, res := range d.Rules {
 			if res.Error != "" {
 				b.ruleErrors[res.Rule]++
@@ -225,7 +246,7 @@ func (b *batch) snapshot(c *casesv1.Case) {
 
 // count adds the batch to the metrics.
 func (b *batch) count(ctx context.Context) {
-	for result, n := range b.counts {
+	for result, n := range b.results {
 		b.signals.Add(ctx, n, metric.WithAttributes(attribute.String("result", result)))
 	}
 	for field, n := range b.omissions {
@@ -238,10 +259,9 @@ func (b *batch) count(ctx context.Context) {
 	}
 }
 
-// decide applies the policy to a revision that has no decision yet.
-func (r *router) decide(cs *casesv1.CaseSignal) (*saved, error) {
+// decide applies a policy to a revision that has no decision yet.
+func (r *router) decide(cs *casesv1.CaseSignal, policy *Policy, known *counts, h history) (*saved, error) {
 	s := cs.Signal
-	policy := r.policies.of(s.ProjectId)
 	d := &policyv1.Decision{
 		DecisionId:     ids.Derive("dc", s.ProjectId, s.SignalId, fmt.Sprint(s.Revision), policy.Version()),
 		ProjectId:      s.ProjectId,
@@ -260,8 +280,9 @@ func (r *router) decide(cs *casesv1.CaseSignal) (*saved, error) {
 		return newSaved(d, s), nil
 	}
 	facts := NewFacts(cs)
-	v := policy.Decide(facts)
-	d.Rule, d.Routes, d.Reason = v.Rule, v.Routes, v.Reason
+	known.fill(facts, s, d.CaseId)
+	v := policy.Decide(facts, known.situation(s, h, policy))
+	d.Rule, d.Routes, d.Priority, d.Reason = v.Rule, v.Routes, v.Priority, v.Reason
 	for _, res := range v.Results {
 		d.Rules = append(d.Rules, res.proto())
 	}
@@ -270,6 +291,14 @@ func (r *router) decide(cs *casesv1.CaseSignal) (*saved, error) {
 		return nil, err
 	}
 	return newSaved(d, s), nil
+}
+
+// newest is the newest revision; 0 where there is none.
+func (h history) newest() uint32 {
+	if len(h) == 0 {
+		return 0
+	}
+	return h[len(h)-1].SignalRevision
 }
 
 // repair marks every decision but the last as superseded by the next one.
@@ -286,7 +315,7 @@ func (o *output) next(h history, d *saved, cs *casesv1.CaseSignal) error {
 	}
 	last := h[len(h)-1]
 	for _, route := range last.Routes {
-		if slices.Contains(d.Routes, route) {
+		if slices.Contains(d.Routes, route) && d.place(route) == last.place(route) {
 			continue
 		}
 		if err := o.withdrawn(last, d, route); err != nil {
@@ -304,13 +333,16 @@ func (o *output) again(h history, cs *casesv1.CaseSignal) error {
 	if err := o.routed(last, cs); err != nil {
 		return err
 	}
-	held := slices.Clone(last.Routes)
+	var held []string
+	for _, route := range last.Routes {
+		held = append(held, last.place(route))
+	}
 	for i := len(h) - 2; i >= 0; i-- {
 		for _, route := range h[i].Routes {
-			if slices.Contains(held, route) {
+			if slices.Contains(held, h[i].place(route)) {
 				continue
 			}
-			held = append(held, route)
+			held = append(held, h[i].place(route))
 			if err := o.withdrawn(h[i], h[i+1], route); err != nil {
 				return err
 			}

@@ -364,7 +364,7 @@ func TestCrashInsideAnInsert(t *testing.T) {
 		positive(cs)
 		cs.Signal.OccurredAt = timestamppb.New(time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC))
 	})
-	d, err := b.decide(december)
+	d, err := b.decide(december, b.policies.own, &counts{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -455,6 +455,118 @@ func TestBadRecordsAreNamedAndTheOthersCount(t *testing.T) {
 	if len(out) != 2 {
 		t.Errorf("%d events of the good record, want 2", len(out))
 	}
+}
+
+// many are complaints of n users on one case, a minute apart.
+func many(first, n int, change func(*casesv1.CaseSignal)) []*casesv1.CaseSignal {
+	var out []*casesv1.CaseSignal
+	for i := first; i < first+n; i++ {
+		cs := complaint(uint32(i + 1))
+		cs.Signal.SignalId, cs.Signal.Revision, cs.Signal.SessionId = fmt.Sprint("sg_", i), 1, fmt.Sprint("s-", i)
+		cs.Signal.UserId = fmt.Sprint("u-", i%2)
+		if change != nil {
+			change(cs)
+		}
+		out = append(out, cs)
+	}
+	return out
+}
+
+// TestLimitsHoldOverBatchesAndReplays gives a rule with a limit its signals in
+// pieces, and again.
+func TestLimitsHoldOverBatchesAndReplays(t *testing.T) {
+	b := newBench(t)
+	b.policies.own = compile(t, strings.Replace(one("true"), "    routes", "    limit: {count: 5, per: day}\n    routes", 1)+
+		"  - {name: more, when: 'true', routes: [human-review], priority: low, reason: The day is full.}\n")
+	var first []string
+	for _, part := range [][]*casesv1.CaseSignal{many(0, 3, nil), many(3, 4, nil), many(7, 2, nil)} {
+		first = append(first, b.routes(t, part...)...)
+	}
+	want := slices.Concat(slices.Repeat([]string{"product hone.route.v1 1"}, 5), slices.Repeat([]string{"human-review hone.route.v1 1"}, 4))
+	wantStrings(t, "first", first, want...)
+	wantStrings(t, "again", b.routes(t, many(0, 9, nil)...), want...)
+	// A newer revision of one that the rule took is not counted twice, and keeps its place.
+	newer := many(2, 1, func(cs *casesv1.CaseSignal) { cs.Signal.Revision = 2 })
+	wantStrings(t, "revision 2", b.routes(t, newer...), "product hone.route.v1 2")
+	next := many(9, 1, func(cs *casesv1.CaseSignal) {
+		cs.Signal.OccurredAt = timestamppb.New(time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC))
+	})
+	wantStrings(t, "the next day", b.routes(t, next...), "product hone.route.v1 1")
+	h, err := b.store.explain(t.Context(), "default", "sg_7")
+	if err != nil || len(h) != 1 || h[0].Rules[0].Result != overLimit || h[0].Rules[0].GetTaken() != 5 || h[0].Priority != PriorityLow {
+		t.Errorf("explain: %v, %v", h, err)
+	}
+	if n := b.count(t, "SELECT count() FROM decisions WHERE rule = 'more' AND priority = 'low'"); n != 4 {
+		t.Errorf("%d decisions of the next rule, want 4", n)
+	}
+}
+
+// TestCountsAreThoseOfTheDecisionsBefore checks the facts that are counted, in
+// one batch and over several.
+func TestCountsAreThoseOfTheDecisionsBefore(t *testing.T) {
+	counted := func(b *bench, signal string) string {
+		t.Helper()
+		h, err := b.store.explain(t.Context(), "default", signal)
+		if err != nil || len(h) == 0 {
+			t.Fatalf("%v, %v", h, err)
+		}
+		var f Facts
+		if err := json.Unmarshal([]byte(h[len(h)-1].Facts), &f); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(f.Case.Negatives24h, f.Case.Negatives7d, f.User.Negatives24h, f.User.Negatives7d, f.User.Signals7d, f.Session.Negatives)
+	}
+	old := many(100, 2, func(cs *casesv1.CaseSignal) {
+		cs.Signal.OccurredAt = timestamppb.New(cs.Signal.OccurredAt.AsTime().AddDate(0, 0, -3))
+	})
+	old[0].Signal.Polarity = "positive"
+	for name, size := range map[string]int{"one batch": 10, "batches of one": 1} {
+		b := newBench(t)
+		for part := range slices.Chunk(append(slices.Clone(old), many(0, 4, nil)...), size) {
+			b.routes(t, part...)
+		}
+		for signal, want := range map[string]string{"sg_100": "0 0 0 0 1 0", "sg_101": "1 1 1 1 1 1", "sg_0": "1 2 1 1 2 1", "sg_3": "4 5 2 3 3 1"} {
+			if got := counted(b, signal); got != want {
+				t.Errorf("%s: %s counts %s, want %s", name, signal, got, want)
+			}
+		}
+		// A newer revision does not count beside the older one.
+		b.routes(t, many(3, 1, func(cs *casesv1.CaseSignal) { cs.Signal.Revision = 2 })...)
+		if got := counted(b, "sg_3"); got != "4 5 2 3 3 1" {
+			t.Errorf("%s: revision 2 counts %s", name, got)
+		}
+	}
+}
+
+func TestAlertsOpenOnceAndAreResolved(t *testing.T) {
+	b := newBench(t)
+	b.policies.own = compile(t, strings.Replace(one("signal.polarity == 'negative'"), "[product]", "[alert, product]", 1))
+	alert := func(css ...*casesv1.CaseSignal) (out []string, ids []string) {
+		t.Helper()
+		recs, err := b.Process(t.Context(), input(css...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rec := range recs {
+			if rec.Topic != stream.TopicAlerts {
+				continue
+			}
+			e, data := parse(t, rec)
+			out, ids = append(out, fmt.Sprint(data["state"], " ", data["name"])), append(ids, e.ID())
+		}
+		return out, ids
+	}
+	got, first := alert(complaint(1))
+	wantStrings(t, "alerts", got, "open a")
+	got, again := alert(complaint(1))
+	wantStrings(t, "again", got, "open a")
+	got, changed := alert(complaint(2))
+	wantStrings(t, "revision 2", got, "open a")
+	if !slices.Equal(first, again) || !slices.Equal(first, changed) {
+		t.Errorf("ids %v, %v, %v; want the same, so that people hear once", first, again, changed)
+	}
+	got, _ = alert(with(complaint(3), positive))
+	wantStrings(t, "revision 3", got, "resolved a")
 }
 
 func TestStoreAwayIsAnErrorForAll(t *testing.T) {

@@ -48,6 +48,7 @@ type decisionRow struct {
 	PolicyVersion    string    `ch:"policy_version"`
 	Rule             string    `ch:"rule"`
 	Routes           []string  `ch:"routes"`
+	Priority         string    `ch:"priority"`
 	Reason           string    `ch:"reason"`
 	RuleErrors       []string  `ch:"rule_errors"`
 	SessionStartedAt time.Time `ch:"session_started_at"`
@@ -80,6 +81,7 @@ func decisionsTable() clickhouse.Table[*decisionRow] {
 		clickhouse.Col("policy_version", func(d r) string { return d.PolicyVersion }),
 		clickhouse.Col("rule", func(d r) string { return d.Rule }),
 		clickhouse.Col("routes", func(d r) []string { return d.Routes }),
+		clickhouse.Col("priority", func(d r) string { return d.Priority }),
 		clickhouse.Col("reason", func(d r) string { return d.Reason }),
 		clickhouse.Col("rule_errors", func(d r) []string { return d.RuleErrors }),
 		clickhouse.Col("session_started_at", func(d r) time.Time { return d.SessionStartedAt }),
@@ -188,7 +190,7 @@ func newSaved(d *policyv1.Decision, s *signalv1.Signal) *saved {
 		UserRole: s.GetUserRole(), Environment: s.GetEnvironment(),
 		Model: in.GetModel(), ModelVersion: in.GetModelVersion(), PromptVersion: in.GetPromptVersion(),
 		Kind: s.GetKind(), Polarity: s.GetPolarity(), Category: s.GetCategory(), Severity: s.GetSeverity(),
-		CaseID: d.CaseId, PolicyVersion: d.PolicyVersion, Rule: d.Rule, Routes: d.Routes, Reason: d.Reason,
+		CaseID: d.CaseId, PolicyVersion: d.PolicyVersion, Rule: d.Rule, Routes: d.Routes, Priority: d.Priority, Reason: d.Reason,
 		SessionStartedAt: s.GetSessionStartedAt().AsTime(), OccurredAt: d.GetOccurredAt().AsTime(),
 		DecidedAt: d.GetDecidedAt().AsTime(),
 	}

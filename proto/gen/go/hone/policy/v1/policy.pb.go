@@ -41,7 +41,8 @@ type Decision struct {
 	// The rule that matched; "default" where none did, "withdrawn" where the
 	// signal no longer holds.
 	Rule string `protobuf:"bytes,9,opt,name=rule,proto3" json:"rule,omitempty"`
-	// "prompt-patch", "fine-tune", "human-review", "product"; empty for ignore.
+	// "prompt-patch", "fine-tune", "human-review", "product", "alert"; empty for
+	// ignore.
 	Routes []string `protobuf:"bytes,10,rep,name=routes,proto3" json:"routes,omitempty"`
 	// Why, in the words of the rule.
 	Reason string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -56,7 +57,9 @@ type Decision struct {
 	// did.
 	Rules []*RuleResult `protobuf:"bytes,16,rep,name=rules,proto3" json:"rules,omitempty"`
 	// The time of the signal's newest evidence.
-	OccurredAt    *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
+	OccurredAt *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
+	// "low", "normal", "high" or "urgent"; empty where nothing is done.
+	Priority      string `protobuf:"bytes,18,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,14 +213,26 @@ func (x *Decision) GetOccurredAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Decision) GetPriority() string {
+	if x != nil {
+		return x.Priority
+	}
+	return ""
+}
+
 // RuleResult is what a rule's condition said about a signal.
 type RuleResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Rule  string                 `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
 	// "matched", "not matched" or "error"; a rule with an error does not match.
+	// "not sampled" and "over limit": the condition is true, and the rule was
+	// passed over.
 	Result string `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
 	// Why the condition could not be evaluated.
-	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// Of a rule with a limit whose condition is true: the signals that it had
+	// taken in the period when this one came.
+	Taken         *uint32 `protobuf:"varint,4,opt,name=taken,proto3,oneof" json:"taken,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -271,6 +286,13 @@ func (x *RuleResult) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *RuleResult) GetTaken() uint32 {
+	if x != nil && x.Taken != nil {
+		return *x.Taken
+	}
+	return 0
 }
 
 // Policy is a version of a project's policy.
@@ -1056,7 +1078,7 @@ var File_hone_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1bhone/policy/v1/policy.proto\x12\x0ehone.policy.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x04\n" +
+	"\x1bhone/policy/v1/policy.proto\x12\x0ehone.policy.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x04\n" +
 	"\bDecision\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12\x1d\n" +
@@ -1082,12 +1104,15 @@ const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"\rsuperseded_by\x18\x0f \x01(\rR\fsupersededBy\x120\n" +
 	"\x05rules\x18\x10 \x03(\v2\x1a.hone.policy.v1.RuleResultR\x05rules\x12;\n" +
 	"\voccurred_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"occurredAt\"N\n" +
+	"occurredAt\x12\x1a\n" +
+	"\bpriority\x18\x12 \x01(\tR\bpriority\"s\n" +
 	"\n" +
 	"RuleResult\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n" +
 	"\x06result\x18\x02 \x01(\tR\x06result\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\x8a\x02\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x19\n" +
+	"\x05taken\x18\x04 \x01(\rH\x00R\x05taken\x88\x01\x01B\b\n" +
+	"\x06_taken\"\x8a\x02\n" +
 	"\x06Policy\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12%\n" +
 	"\x0epolicy_version\x18\x02 \x01(\tR\rpolicyVersion\x12\x16\n" +
@@ -1214,6 +1239,7 @@ func file_hone_policy_v1_policy_proto_init() {
 	if File_hone_policy_v1_policy_proto != nil {
 		return
 	}
+	file_hone_policy_v1_policy_proto_msgTypes[1].OneofWrappers = []any{}
 	file_hone_policy_v1_policy_proto_msgTypes[3].OneofWrappers = []any{}
 	file_hone_policy_v1_policy_proto_msgTypes[10].OneofWrappers = []any{}
 	file_hone_policy_v1_policy_proto_msgTypes[12].OneofWrappers = []any{}
