@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +26,14 @@ var schema embed.FS
 // Migrate creates the database where it is missing and brings its schema up to
 // this build's. It may be called again at any time, but not twice at once.
 func Migrate(ctx context.Context, cfg Config) error {
+	newest, err := schemaVersion()
+	if err != nil {
+		return fmt.Errorf("migrate clickhouse: %w", err)
+	}
+	return migrateTo(ctx, cfg, newest)
+}
+
+func migrateTo(ctx context.Context, cfg Config, version int64) error {
 	if err := createDatabase(ctx, cfg); err != nil {
 		return fmt.Errorf("migrate clickhouse: %w", err)
 	}
@@ -39,7 +48,7 @@ func Migrate(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("migrate clickhouse: read schema: %w", err)
 	}
-	if _, err := provider.Up(ctx); err != nil {
+	if _, err := provider.UpTo(ctx, version); err != nil {
 		return fmt.Errorf("migrate clickhouse: %w", err)
 	}
 	return nil
@@ -61,20 +70,28 @@ func createDatabase(ctx context.Context, cfg Config) error {
 
 // schemaVersion is the newest step that this build knows.
 func schemaVersion() (int64, error) {
-	entries, err := schema.ReadDir("schema")
+	versions, err := schemaVersions()
 	if err != nil {
 		return 0, err
 	}
-	var newest int64
+	return slices.Max(versions), nil
+}
+
+func schemaVersions() ([]int64, error) {
+	entries, err := schema.ReadDir("schema")
+	if err != nil {
+		return nil, err
+	}
+	var out []int64
 	for _, e := range entries {
 		number, _, _ := strings.Cut(e.Name(), "_")
 		v, err := strconv.ParseInt(number, 10, 64)
 		if err != nil {
-			return 0, fmt.Errorf("schema/%s: want a number before the first _: %w", e.Name(), err)
+			return nil, fmt.Errorf("schema/%s: want a number before the first _: %w", e.Name(), err)
 		}
-		newest = max(newest, v)
+		out = append(out, v)
 	}
-	return newest, nil
+	return out, nil
 }
 
 // CheckSchema is nil where the schema is at least what this build needs.

@@ -33,6 +33,8 @@ import (
 type Settings struct {
 	Cases   Cases   `yaml:"cases"`
 	Privacy Privacy `yaml:"privacy"`
+	// Retention keeps everything where nothing is said.
+	Retention Retention `yaml:"retention"`
 }
 
 // DefaultSettings hold for a project of which nothing is said.
@@ -48,6 +50,7 @@ func (s Settings) Validate() error {
 	return errors.Join(
 		section("cases", s.Cases.Validate()),
 		section("privacy", s.Privacy.Validate()),
+		section("retention", s.Retention.Validate()),
 	)
 }
 

@@ -19,10 +19,21 @@ import (
 // Store is the trails in ClickHouse.
 type Store struct {
 	conn driver.Conn
+	// RetentionDays of a project say after how many days its rows are deleted; 0
+	// means never, and so does nil. It has to be safe for concurrent use.
+	RetentionDays func(project string) int
 }
 
-// NewStore is the store behind conn.
-func NewStore(conn driver.Conn) *Store { return &Store{conn} }
+// NewStore is the store behind conn. It keeps everything until RetentionDays
+// says otherwise.
+func NewStore(conn driver.Conn) *Store { return &Store{conn: conn} }
+
+func (s *Store) days(project string) int {
+	if s.RetentionDays == nil {
+		return 0
+	}
+	return s.RetentionDays(project)
+}
 
 // loadChunk bounds the sessions of one query.
 const loadChunk = 1000
@@ -142,7 +153,7 @@ func (s *Store) each(ctx context.Context, query string, args []any, fn func(driv
 
 // SaveEvents writes rows of events. nil means that they are stored.
 func (s *Store) SaveEvents(ctx context.Context, rows []EventRow) error {
-	encoded, err := eventRows(rows)
+	encoded, err := s.eventRows(rows)
 	if err != nil {
 		return err
 	}
@@ -151,7 +162,7 @@ func (s *Store) SaveEvents(ctx context.Context, rows []EventRow) error {
 
 // SaveSignals writes revisions of signals. nil means that they are stored.
 func (s *Store) SaveSignals(ctx context.Context, signals []*signalv1.Signal) error {
-	encoded, err := signalRows(signals)
+	encoded, err := s.signalRows(signals)
 	if err != nil {
 		return err
 	}

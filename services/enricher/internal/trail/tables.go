@@ -16,35 +16,53 @@ import (
 type eventRow struct {
 	event     *eventv1.Event
 	startedAt time.Time
+	expiresOn time.Time
 	payload   []byte
 }
 
 // signalRow is a row of signals_log.
 type signalRow struct {
 	*signalv1.Signal
-	payload []byte
+	expiresOn time.Time
+	payload   []byte
 }
 
-func eventRows(in []EventRow) ([]eventRow, error) {
+// never is the last day that a Date column takes.
+var never = time.Date(2149, 6, 6, 0, 0, 0, 0, time.UTC)
+
+// expiresOn is the first day on which what happened at a time need not be kept
+// any more.
+func expiresOn(at time.Time, days int) time.Time {
+	if days == 0 {
+		return never
+	}
+	day := at.UTC().Truncate(24*time.Hour).AddDate(0, 0, days+1)
+	if day.After(never) {
+		return never
+	}
+	return day
+}
+
+func (s *Store) eventRows(in []EventRow) ([]eventRow, error) {
 	out := make([]eventRow, len(in))
 	for i, r := range in {
 		payload, err := proto.Marshal(r.Event)
 		if err != nil {
 			return nil, fmt.Errorf("encode event %s: %w", r.Event.EventId, err)
 		}
-		out[i] = eventRow{r.Event, r.SessionStartedAt, payload}
+		out[i] = eventRow{r.Event, r.SessionStartedAt, expiresOn(r.Event.OccurredAt.AsTime(), s.days(r.Event.ProjectId)), payload}
 	}
 	return out, nil
 }
 
-func signalRows(in []*signalv1.Signal) ([]signalRow, error) {
+func (s *Store) signalRows(in []*signalv1.Signal) ([]signalRow, error) {
 	out := make([]signalRow, len(in))
-	for i, s := range in {
-		payload, err := proto.Marshal(s)
+	for i, sig := range in {
+		payload, err := proto.Marshal(sig)
 		if err != nil {
-			return nil, fmt.Errorf("encode signal %s: %w", s.SignalId, err)
+			return nil, fmt.Errorf("encode signal %s: %w", sig.SignalId, err)
 		}
-		out[i] = signalRow{s, payload}
+		out[i] = signalRow{sig, expiresOn(sig.OccurredAt.AsTime(), s.days(sig.ProjectId)), payload}
 	}
 	return out, nil
 }
@@ -88,20 +106,9 @@ func eventsLog() clickhouse.Table[eventRow] {
 		clickhouse.Col("model_version", interaction((*eventv1.Interaction).GetModelVersion)),
 		clickhouse.Col("prompt_version", interaction((*eventv1.Interaction).GetPromptVersion)),
 		clickhouse.Col("applied_patches", func(r eventRow) []string { return r.event.GetInteraction().GetAppliedPatches() }),
-		clickhouse.Col("retrieved_sources", func(r eventRow) []string {
-			var out []string
-			for _, p := range r.event.GetInteraction().GetRetrieved() {
-				out = append(out, p.Source)
-			}
-			return out
-		}),
-		clickhouse.Col("tools", func(r eventRow) []string {
-			var out []string
-			for _, t := range r.event.GetInteraction().GetTools() {
-				out = append(out, t.Name)
-			}
-			return out
-		}),
+		clickhouse.Col("retrieved_sources", func(r eventRow) []string { return sources(r.event.GetInteraction()) }),
+		clickhouse.Col("tools", func(r eventRow) []string { return tools(r.event.GetInteraction()) }),
+		clickhouse.Col("tool_errors", func(r eventRow) uint32 { return toolErrors(r.event.GetInteraction()) }),
 		clickhouse.Col("latency_ms", number((*eventv1.Interaction).GetLatencyMs)),
 		clickhouse.Col("input_tokens", number((*eventv1.Interaction).GetInputTokens)),
 		clickhouse.Col("output_tokens", number((*eventv1.Interaction).GetOutputTokens)),
@@ -124,8 +131,34 @@ func eventsLog() clickhouse.Table[eventRow] {
 		clickhouse.Col("behavior_text", behavior((*eventv1.Behavior).GetText)),
 		clickhouse.Col("timer", func(r eventRow) string { return r.event.GetTimer().GetKind() }),
 		clickhouse.Col("revision", func(r eventRow) uint64 { return math.MaxInt64 - uint64(r.startedAt.UnixMilli()) }),
+		clickhouse.Col("expires_on", func(r eventRow) time.Time { return r.expiresOn }),
 		clickhouse.Col("payload", func(r eventRow) []byte { return r.payload }),
 	}}
+}
+
+func sources(in *eventv1.Interaction) []string {
+	var out []string
+	for _, p := range in.GetRetrieved() {
+		out = append(out, p.Source)
+	}
+	return out
+}
+
+func tools(in *eventv1.Interaction) []string {
+	var out []string
+	for _, t := range in.GetTools() {
+		out = append(out, t.Name)
+	}
+	return out
+}
+
+func toolErrors(in *eventv1.Interaction) (n uint32) {
+	for _, t := range in.GetTools() {
+		if t.Error != "" {
+			n++
+		}
+	}
+	return n
 }
 
 func score(r eventRow) *eventv1.Feedback {
@@ -139,6 +172,9 @@ func score(r eventRow) *eventv1.Feedback {
 func signalsLog() clickhouse.Table[signalRow] {
 	interaction := func(get func(*eventv1.Interaction) string) func(signalRow) string {
 		return func(s signalRow) string { return get(s.Interaction) }
+	}
+	number := func(get func(*eventv1.Interaction) uint32) func(signalRow) uint32 {
+		return func(s signalRow) uint32 { return get(s.Interaction) }
 	}
 	return clickhouse.Table[signalRow]{Name: "signals_log", Columns: []clickhouse.Column[signalRow]{
 		clickhouse.Col("project_id", signalRow.GetProjectId),
@@ -156,10 +192,26 @@ func signalsLog() clickhouse.Table[signalRow] {
 		clickhouse.Col("categories", signalRow.GetCategories),
 		clickhouse.Col("severity", signalRow.GetSeverity),
 		clickhouse.Col("confidence", signalRow.GetConfidence),
+		clickhouse.Col("dissatisfaction", func(s signalRow) *float64 { return s.Dissatisfaction }),
+		clickhouse.Col("rating_scale", func(s signalRow) string { return s.GetRated().GetScale() }),
+		clickhouse.Col("rating_value", func(s signalRow) *float64 {
+			if s.Rated == nil {
+				return nil
+			}
+			return &s.Rated.Value
+		}),
+		clickhouse.Col("unknown_categories", signalRow.GetUnknownCategories),
 		clickhouse.Col("evidence", func(s signalRow) []string {
 			var out []string
 			for _, e := range s.Evidence {
 				out = append(out, e.Detail)
+			}
+			return out
+		}),
+		clickhouse.Col("evidence_kinds", func(s signalRow) []string {
+			var out []string
+			for _, e := range s.Evidence {
+				out = append(out, e.Kind)
 			}
 			return out
 		}),
@@ -178,9 +230,16 @@ func signalsLog() clickhouse.Table[signalRow] {
 		clickhouse.Col("prompt_version", interaction((*eventv1.Interaction).GetPromptVersion)),
 		clickhouse.Col("applied_patches", func(s signalRow) []string { return s.GetInteraction().GetAppliedPatches() }),
 		clickhouse.Col("language", interaction((*eventv1.Interaction).GetLanguage)),
-		clickhouse.Col("latency_ms", func(s signalRow) uint32 { return s.GetInteraction().GetLatencyMs() }),
+		clickhouse.Col("latency_ms", number((*eventv1.Interaction).GetLatencyMs)),
+		clickhouse.Col("input_tokens", number((*eventv1.Interaction).GetInputTokens)),
+		clickhouse.Col("output_tokens", number((*eventv1.Interaction).GetOutputTokens)),
+		clickhouse.Col("finish_reason", interaction((*eventv1.Interaction).GetFinishReason)),
+		clickhouse.Col("alternative_to", interaction((*eventv1.Interaction).GetAlternativeTo)),
+		clickhouse.Col("retrieved_sources", func(s signalRow) []string { return sources(s.Interaction) }),
+		clickhouse.Col("tools", func(s signalRow) []string { return tools(s.Interaction) }),
 		clickhouse.Col("occurred_at", func(s signalRow) time.Time { return s.OccurredAt.AsTime() }),
 		clickhouse.Col("session_started_at", func(s signalRow) time.Time { return s.SessionStartedAt.AsTime() }),
+		clickhouse.Col("expires_on", func(s signalRow) time.Time { return s.expiresOn }),
 		clickhouse.Col("payload", func(s signalRow) []byte { return s.payload }),
 	}}
 }

@@ -64,6 +64,10 @@ func (t *Trail) loadEvent(e *eventv1.Event, rowStartsAt time.Time) {
 	case rowStartsAt.Before(h.rowStartsAt):
 		h.rowStartsAt = rowStartsAt
 	}
+	// The event that the session began with may have expired since.
+	if rowStartsAt.Before(t.startedAt) {
+		t.startedAt = rowStartsAt
+	}
 }
 
 func (t *Trail) add(e *eventv1.Event, rowStartsAt time.Time) {
