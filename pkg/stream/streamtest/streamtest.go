@@ -81,11 +81,6 @@ func TLS() Option { return func(o *options) { o.tls = true } }
 // ClientCert encrypts connections and has clients show a certificate.
 func ClientCert() Option { return func(o *options) { o.tls, o.clientCert = true, true } }
 
-// Kfake passes options on to the in-process broker.
-func Kfake(opts ...kfake.Opt) Option {
-	return func(o *options) { o.inProcess, o.kfake = true, append(o.kfake, opts...) }
-}
-
 // StartBroker runs a broker until the test ends. Where the environment has
 // HONE_TEST_KAFKA=real it is an Apache Kafka, which the tests of a process have
 // one after the other.

@@ -75,14 +75,16 @@ func (s *supervised) watch(ctx context.Context, start func(context.Context) (par
 			wait = min(2*wait, longestWait)
 			began = time.Now()
 			p, err := s.again(ctx, start)
+			if err == nil {
+				s.mu.Lock()
+				s.part = p // also where stop came meanwhile, which then ends this one
+				s.mu.Unlock()
+			}
 			if ctx.Err() != nil {
 				return
 			}
 			if err == nil {
 				s.progress.warnf("%s ready again after %s", s.name, time.Since(began).Round(10*time.Millisecond))
-				s.mu.Lock()
-				s.part = p
-				s.mu.Unlock()
 				break
 			}
 			s.progress.warnf("%s does not start, trying again: %v", s.name, err)

@@ -96,3 +96,26 @@ func TestAStopDuringTheBackOffEndsAtOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestAChildThatComesBackWhileStoppingIsStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := &fakePart{done: make(chan struct{})}, &fakePart{done: make(chan struct{})}
+		s := newSupervised("weaviate", &printer{})
+		again := false
+		if err := s.start(t.Context(), func(ctx context.Context) (part, error) {
+			if !again {
+				again = true
+				return first, nil
+			}
+			<-ctx.Done() // it was up just when stop came
+			return second, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		close(first.done)
+		time.Sleep(time.Second)
+		if err := s.stop(t.Context()); err != nil || !second.stopped {
+			t.Errorf("stop: %v, child stopped %t", err, second.stopped)
+		}
+	})
+}
