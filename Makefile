@@ -126,6 +126,12 @@ bench-stream: ## Records/s of publisher and runner against bare kafka-go
 bench-collector: ## Accepted events/s, p50 and p99 beside a bare net/http + franz-go handler
 	cd services && go run ./collector/internal/bench $(ARGS)
 
+# --- evaluations: quality on ../shared/data ----------------------------------------
+
+.PHONY: eval-recall
+eval-recall: setup ## Recall on BANKING77: @1, @5, rejection of unknown questions, calibration; ARGS=-fit fits the weights anew
+	cd services && go test -run '^$$' -bench Eval -benchtime 1x -timeout 60m ./embedder/internal/relevance $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what was built here; the cache stays
 	rm -rf bin

@@ -33,6 +33,7 @@ import (
 type Settings struct {
 	Cases   Cases   `yaml:"cases"`
 	Privacy Privacy `yaml:"privacy"`
+	Recall  Recall  `yaml:"recall"`
 	// Retention keeps everything where nothing is said.
 	Retention Retention `yaml:"retention"`
 }
@@ -42,6 +43,7 @@ func DefaultSettings() Settings {
 	return Settings{
 		Cases:   DefaultCases(),
 		Privacy: DefaultPrivacy(),
+		Recall:  DefaultRecall(),
 	}
 }
 
@@ -50,6 +52,7 @@ func (s Settings) Validate() error {
 	return errors.Join(
 		section("cases", s.Cases.Validate()),
 		section("privacy", s.Privacy.Validate()),
+		section("recall", s.Recall.Validate()),
 		section("retention", s.Retention.Validate()),
 	)
 }

@@ -92,11 +92,11 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 	}
 	cfg.Server.GRPCAddr, cfg.Weaviate.URL, cfg.Embedding.Provider = "", "", "none"
 	cfg.Cases = CasesConfig{JoinThreshold: 2, CachedMembers: -1}
-	cfg.Recall = RecallConfig{Threshold: -1}
+	cfg.Recall = RecallConfig{}
 	err := cfg.Validate()
 	for _, key := range []string{
 		"server: grpc_addr", "weaviate: url", "embedding.provider", "cases.join_threshold", "cases.cached_members", "cases.cache_ttl",
-		"recall.threshold", "recall.timeout", "recall.concurrency", "recall.prompt_bytes",
+		"recall.timeout", "recall.concurrency", "recall.prompt_bytes",
 	} {
 		if err == nil || !strings.Contains(err.Error(), key) {
 			t.Errorf("Validate does not name %s: %v", key, err)

@@ -37,9 +37,6 @@ type CasesConfig struct {
 
 // RecallConfig says what Recall answers.
 type RecallConfig struct {
-	// Cosine similarity from which a case is returned, where the request says
-	// nothing. 0 means the default of the embedding provider.
-	Threshold float64 `yaml:"threshold" env:"THRESHOLD"`
 	// Longest time of one Recall.
 	Timeout time.Duration `yaml:"timeout" env:"TIMEOUT"`
 	// Calls of Recall and Embed that work at once; the others wait, at most
@@ -82,9 +79,6 @@ func (c Config) Validate() error {
 	if c.Cases.EditTimeout <= 0 {
 		bad("cases.edit_timeout: want more than 0")
 	}
-	if c.Recall.Threshold < 0 || c.Recall.Threshold > 1 {
-		bad("recall.threshold: %g, want 0 to 1", c.Recall.Threshold)
-	}
 	if c.Recall.Timeout <= 0 {
 		bad("recall.timeout: want more than 0")
 	}
@@ -104,24 +98,14 @@ func prefixed(section string, err error) error {
 	return fmt.Errorf("%s: %w", section, err)
 }
 
-// thresholds are the similarities to join a case and to recall it.
-type thresholds struct{ join, recall float64 }
-
-// thresholds fills in what is not configured. Cosines of different models are
-// not comparable.
-func (c Config) thresholds() thresholds {
-	var t thresholds
-	switch c.Embedding.Provider {
-	case embedding.ProviderHash:
-		t = thresholds{join: 0.60, recall: 0.40}
-	default:
-		t = thresholds{join: 0.70, recall: 0.55}
+// joinThreshold fills in what is not configured. Cosines of different models
+// are not comparable.
+func (c Config) joinThreshold() float64 {
+	switch {
+	case c.Cases.JoinThreshold > 0:
+		return c.Cases.JoinThreshold
+	case c.Embedding.Provider == embedding.ProviderHash:
+		return 0.60
 	}
-	if c.Cases.JoinThreshold > 0 {
-		t.join = c.Cases.JoinThreshold
-	}
-	if c.Recall.Threshold > 0 {
-		t.recall = c.Recall.Threshold
-	}
-	return t
+	return 0.70
 }

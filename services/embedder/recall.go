@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -15,43 +19,60 @@ import (
 
 	"github.com/honeloop/hone/pkg/auth"
 	"github.com/honeloop/hone/pkg/embedding"
+	"github.com/honeloop/hone/pkg/ids"
+	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/vector"
+	"github.com/honeloop/hone/services/embedder/internal/relevance"
 )
 
 const (
 	maxQueryBytes = 32 << 10 // of a Recall
 	maxRecall     = 20
 	defaultRecall = 3
+	spareCases    = 5 // read beyond k, for those that are muted or merged
 	maxEmbed      = 256
+	minTokens     = 100
+	bytesPerToken = 3 // of a prompt block; English has four or five
+
+	// A case is left out whose relevance is less than this part of the least
+	// relevance, times the first case's.
+	minShare = 0.02
 )
 
-// api serves RecallService. Whose data it reads comes from the
-// key alone.
+// api serves RecallService and what CaseService shares with it. Whose data it
+// reads comes from the key alone.
 type api struct {
 	recallv1.UnimplementedRecallServiceServer
 
-	index     index
-	embedder  embedding.Embedder
-	threshold float64
-	cfg       RecallConfig
-	slots     chan struct{}
-	log       *slog.Logger
+	index    index
+	embedder embedding.Embedder
+	weights  relevance.Weights
+	projects *projects.Projects
+	cfg      RecallConfig
+	slots    chan struct{}
+	breaker  breaker
+	log      *slog.Logger
 }
 
-func newAPI(ix index, e embedding.Embedder, threshold float64, cfg RecallConfig, log *slog.Logger) *api {
-	return &api{index: ix, embedder: e, threshold: threshold, cfg: cfg, slots: make(chan struct{}, cfg.Concurrency), log: log}
+func newAPI(ix index, e embedding.Embedder, settings *projects.Projects, cfg RecallConfig, log *slog.Logger) (*api, error) {
+	weights, err := relevance.WeightsOf(e.Model())
+	if err != nil {
+		return nil, err
+	}
+	return &api{index: ix, embedder: e, weights: weights, projects: settings, cfg: cfg, slots: make(chan struct{}, cfg.Concurrency), log: log}, nil
 }
 
-// Recall finds the cases that a query is near.
+// Recall finds the cases that a query is about.
 func (a *api) Recall(ctx context.Context, req *recallv1.RecallRequest) (*recallv1.RecallResponse, error) {
 	project, err := auth.Project(ctx)
 	if err != nil {
 		return nil, err
 	}
-	q, err := a.recallQuery(req)
+	q, err := a.question(project, req)
 	if err != nil {
 		return nil, err
 	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
 	leave, err := a.enter(ctx)
@@ -59,65 +80,172 @@ func (a *api) Recall(ctx context.Context, req *recallv1.RecallRequest) (*recallv
 		return nil, err
 	}
 	defer leave()
-	guidance, err := a.recall(ctx, project, shorten(req.GetQuery(), maxQuery), q)
+	vectors, err := a.embedder.Embed(ctx, []string{q.text})
+	if err != nil {
+		return nil, a.fail(ctx, "recall", fmt.Errorf("embed query: %w", err))
+	}
+	q.vector = vectors[0]
+	var resp *recallv1.RecallResponse
+	err = a.breaker.do(caller, func() (err error) {
+		resp, err = a.recall(ctx, project, q)
+		return err
+	})
 	if err != nil {
 		return nil, a.fail(ctx, "recall", err)
 	}
-	return &recallv1.RecallResponse{Guidance: guidance, PromptBlock: promptBlock(guidance, a.cfg.PromptBytes)}, nil
+	resp.PromptBlock = promptBlock(resp.GetGuidance(), q.promptBytes)
+	return resp, nil
 }
 
-func (a *api) recallQuery(req *recallv1.RecallRequest) (vector.NearQuery, error) {
-	q := vector.NearQuery{Limit: int(req.GetK()), MinSimilarity: a.threshold}
+// question is a checked request.
+type question struct {
+	text          string
+	vector        []float32
+	k             int
+	minSimilarity float64
+	minRelevance  float64
+	promptBytes   int
+}
+
+func (a *api) question(project string, req *recallv1.RecallRequest) (question, error) {
+	q := question{
+		text: shorten(req.GetQuery(), maxQuery), k: int(req.GetK()), minSimilarity: -1,
+		minRelevance: a.projects.Settings(project).Recall.MinRelevance, promptBytes: a.cfg.PromptBytes,
+	}
 	switch {
-	case req.GetQuery() == "":
+	case strings.TrimSpace(req.GetQuery()) == "":
 		return q, invalid("query", "missing")
 	case len(req.GetQuery()) > maxQueryBytes:
 		return q, invalid("query", fmt.Sprintf("%d bytes, want at most %d", len(req.GetQuery()), maxQueryBytes))
 	case req.GetK() > maxRecall:
 		return q, invalid("k", fmt.Sprintf("%d, want at most %d", req.GetK(), maxRecall))
+	case req.GetMaxTokens() > 0 && req.GetMaxTokens() < minTokens:
+		return q, invalid("max_tokens", fmt.Sprintf("%d, want at least %d, or 0 for the default", req.GetMaxTokens(), minTokens))
 	}
-	if q.Limit == 0 {
-		q.Limit = defaultRecall
+	if q.k == 0 {
+		q.k = defaultRecall
 	}
 	if req.MinSimilarity != nil {
-		q.MinSimilarity = req.GetMinSimilarity()
-		if !(q.MinSimilarity >= -1 && q.MinSimilarity <= 1) {
+		q.minSimilarity = req.GetMinSimilarity()
+		if !(q.minSimilarity >= -1 && q.minSimilarity <= 1) {
 			return q, invalid("min_similarity", "want -1 to 1")
 		}
+	}
+	if req.MinRelevance != nil {
+		q.minRelevance = req.GetMinRelevance()
+		if !(q.minRelevance >= 0 && q.minRelevance <= 1) {
+			return q, invalid("min_relevance", "want 0 to 1")
+		}
+	}
+	if n := req.GetMaxTokens(); n > 0 {
+		q.promptBytes = int(min(int64(q.promptBytes), bytesPerToken*int64(n)))
 	}
 	return q, nil
 }
 
-func (a *api) recall(ctx context.Context, project, query string, q vector.NearQuery) ([]*recallv1.Guidance, error) {
-	vectors, err := a.embedder.Embed(ctx, []string{query})
-	if err != nil {
-		return nil, fmt.Errorf("embed query: %w", err)
-	}
-	q.Vector = vectors[0]
-	matches, err := a.index.Near(ctx, vector.Cases, project, q)
-	if err != nil {
+// recall looks for exchanges near the query, and for cases, in case that the
+// nearest exchanges are all of one or two cases.
+func (a *api) recall(ctx context.Context, project string, q question) (*recallv1.RecallResponse, error) {
+	var exchanges []vector.ValueMatch
+	var near []vector.Match
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		exchanges, err = a.index.NearValues(gctx, vector.Exchanges, project, vector.NearQuery{
+			Vector: q.vector, Limit: relevance.MaxNeighbors, MinSimilarity: -1, Filter: vector.In("polarity", negative),
+		}, "case_id")
+		return err
+	})
+	g.Go(func() (err error) {
+		near, err = a.index.Near(gctx, vector.Cases, project, vector.NearQuery{
+			Vector: q.vector, Limit: q.k + spareCases, MinSimilarity: -1,
+		})
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	var objects []vector.Object
-	for _, m := range matches {
-		objects = append(objects, m.Object)
+
+	var neighbors []relevance.Neighbor
+	var read []vector.Object // cases
+	seen := map[string]bool{}
+	for _, m := range exchanges {
+		if m.Value != "" {
+			neighbors = append(neighbors, relevance.Neighbor{Case: ids.UUID(project, m.Value), Similarity: m.Similarity})
+			seen[ids.UUID(project, m.Value)] = true
+		}
 	}
-	cases, err := a.decodeCases(ctx, project, objects)
+	for _, m := range near {
+		if !seen[m.ID] {
+			neighbors = append(neighbors, relevance.Neighbor{Case: m.ID, Similarity: m.Similarity})
+		}
+		read = append(read, m.Object)
+	}
+	known, ranked := relevance.Rank(neighbors, a.weights)
+	resp := &recallv1.RecallResponse{Known: known}
+	if known < q.minRelevance || len(ranked) == 0 {
+		return resp, nil
+	}
+	ranked = slices.DeleteFunc(ranked, func(r relevance.Ranked) bool {
+		return r.Similarity < q.minSimilarity || r.Relevance < minShare*q.minRelevance*ranked[0].Relevance
+	})
+	ranked = ranked[:min(len(ranked), q.k+spareCases)]
+	var err error
+	resp.Guidance, err = a.guidance(ctx, project, ranked, read, q.k)
+	return resp, err
+}
+
+// guidance reads the ranked cases, but for those already read.
+func (a *api) guidance(ctx context.Context, project string, ranked []relevance.Ranked, read []vector.Object, k int) ([]*recallv1.Guidance, error) {
+	objects := map[string]vector.Object{}
+	for _, o := range read {
+		objects[o.ID] = o
+	}
+	var missing []string
+	for _, r := range ranked {
+		if _, ok := objects[r.Case]; !ok {
+			missing = append(missing, r.Case)
+		}
+	}
+	if len(missing) > 0 {
+		more, err := a.index.Get(ctx, vector.Cases, project, missing, false)
+		if err != nil {
+			return nil, fmt.Errorf("read cases: %w", err)
+		}
+		maps.Copy(objects, more)
+	}
+	var found []relevance.Ranked
+	var wanted []vector.Object
+	for _, r := range ranked {
+		// An exchange is written before the case that it founds.
+		if o, ok := objects[r.Case]; ok {
+			found, wanted = append(found, r), append(wanted, o)
+		}
+	}
+	cases, err := a.decodeCases(ctx, project, wanted)
 	if err != nil {
 		return nil, err
 	}
 	if err := a.followMerged(ctx, project, cases); err != nil {
 		return nil, err
 	}
-	var guidance []*recallv1.Guidance
-	told := map[string]bool{}
-	for i, m := range matches {
-		if id := cases[i].GetCaseId(); recallable(cases[i].GetState()) && !told[id] {
-			told[id] = true
-			guidance = append(guidance, &recallv1.Guidance{Case: cases[i], Similarity: m.Similarity})
+	var out []*recallv1.Guidance
+	at := map[string]*recallv1.Guidance{}
+	for i, c := range cases {
+		if !recallable(c.GetState()) {
+			continue
 		}
+		if g := at[c.GetCaseId()]; g != nil { // another that was merged into it
+			g.Relevance += found[i].Relevance
+			continue
+		}
+		if len(out) == k {
+			break
+		}
+		g := &recallv1.Guidance{Case: c, Similarity: found[i].Similarity, Relevance: found[i].Relevance}
+		at[c.GetCaseId()] = g
+		out = append(out, g)
 	}
-	return guidance, nil
+	return out, nil
 }
 
 // Embed gives the vectors of texts.
@@ -167,7 +295,9 @@ func (a *api) fail(ctx context.Context, what string, err error) error {
 	case errors.Is(err, context.Canceled):
 		return status.Error(codes.Canceled, what+": canceled")
 	case errors.Is(err, vector.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
-		a.log.WarnContext(ctx, "call failed", "call", what, "error", err)
+		if !errors.Is(err, errOpen) { // said when it opened
+			a.log.WarnContext(ctx, "call failed", "call", what, "error", err)
+		}
 		return status.Error(codes.Unavailable, what+": the semantic index does not answer: try again")
 	}
 	a.log.ErrorContext(ctx, "call failed", "call", what, "error", err)

@@ -18,12 +18,18 @@ import (
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
 
 	"github.com/honeloop/hone/pkg/auth"
+	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/telemetry"
 	"github.com/honeloop/hone/pkg/vector"
 )
 
 func (h *harness) api() *api {
-	return newAPI(h.index, h.angles, 0.55, DefaultConfig().Recall, telemetry.Discard().Log)
+	h.t.Helper()
+	a, err := newAPI(h.index, h.angles, projects.Defaults(), DefaultConfig().Recall, telemetry.Discard().Log)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return a
 }
 
 func as(project string) context.Context {
@@ -42,19 +48,21 @@ func TestRecall(t *testing.T) {
 	h := newHarness(t)
 	h.send(signal("s1", negative, "0"), signal("s2", negative, "60"), signal("s3", negative, "120"), signal("s4", positive, "30"),
 		signal("s5", negative, "-60"), revised(signal("s5", negative, "-60"), withdrawn))
-	low, high := -1.0, 0.9
+	low, high, none, sure := -1.0, 0.9, 0.0, 0.999
 	tests := []struct {
 		name    string
 		project string
 		req     *recallv1.RecallRequest
 		want    string
 	}{
-		{"near ones, most similar first", "p", &recallv1.RecallRequest{Query: "10"}, "0 0.98, 60 0.64"},
+		{"near ones, most similar first", "p", &recallv1.RecallRequest{Query: "30"}, "0 0.87, 60 0.87"},
+		{"far less relevant ones are left out", "p", &recallv1.RecallRequest{Query: "10"}, "0 0.98"},
 		{"at most k", "p", &recallv1.RecallRequest{Query: "10", K: 1}, "0 0.98"},
 		{"an unknown query stays quiet", "p", &recallv1.RecallRequest{Query: "270"}, ""},
-		{"a lower threshold", "p", &recallv1.RecallRequest{Query: "10", K: 20, MinSimilarity: &low}, "0 0.98, 60 0.64, 120 -0.34"},
+		{"a lower threshold", "p", &recallv1.RecallRequest{Query: "10", K: 20, MinRelevance: &none}, "0 0.98, 60 0.64, 120 -0.34"},
 		{"a higher threshold", "p", &recallv1.RecallRequest{Query: "30", MinSimilarity: &high}, ""},
-		{"another project has none of it", "q", &recallv1.RecallRequest{Query: "0", K: 20, MinSimilarity: &low}, ""},
+		{"not relevant enough", "p", &recallv1.RecallRequest{Query: "10", MinRelevance: &sure}, ""},
+		{"another project has none of it", "q", &recallv1.RecallRequest{Query: "0", K: 20, MinSimilarity: &low, MinRelevance: &none}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -73,8 +73,7 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if s.pub, err = stream.NewPublisher(cfg.Kafka, tel); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	limits := cfg.thresholds()
-	signals, curation, err := stages(s.weaviate, s.embedder, cfg.Cases, limits.join, settings, tel)
+	signals, curation, err := stages(s.weaviate, s.embedder, cfg.Cases, cfg.joinThreshold(), settings, tel)
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -92,7 +91,10 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 		s.runners = append(s.runners, runner)
 	}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)
-	api := newAPI(s.weaviate, s.embedder, limits.recall, cfg.Recall, tel.Log)
+	api, err := newAPI(s.weaviate, s.embedder, settings, cfg.Recall, tel.Log)
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	recallv1.RegisterRecallServiceServer(s.server.GRPC(), api)
 	casesv1.RegisterCaseServiceServer(s.server.GRPC(), newCaseAPI(api, s.pub.Publish, cfg.Cases.EditTimeout))
 	return s, nil

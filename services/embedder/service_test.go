@@ -369,7 +369,10 @@ func BenchmarkRecall(b *testing.B) {
 	if err := index.Upsert(b.Context(), vector.Cases, project, objects); err != nil {
 		b.Fatal(err)
 	}
-	a := newAPI(index, random, -1, DefaultConfig().Recall, telemetry.Discard().Log)
+	a, err := newAPI(index, random, projects.Defaults(), DefaultConfig().Recall, telemetry.Discard().Log)
+	if err != nil {
+		b.Fatal(err)
+	}
 	b.Run("recall", func(b *testing.B) {
 		for b.Loop() {
 			if r, err := a.Recall(as(project), &recallv1.RecallRequest{Query: "q"}); err != nil || len(r.GetGuidance()) != 3 {

@@ -13,14 +13,18 @@ import (
 
 func newRecallCommand(g *global) *cobra.Command {
 	var k uint32
-	var minSimilarity float64
+	var minSimilarity, minRelevance float64
+	var maxTokens uint32
 	cmd := &cobra.Command{
 		Use:     "recall TEXT",
 		Short:   "Ask what is known about a question, as an application would before it answers",
 		Example: `  hone recall "Can I send back shoes I have worn?"` + "\n" + `  hone recall -k 5 --json "Where is my parcel?"`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: g.connected(func(cmd *cobra.Command, args []string, conn *grpc.ClientConn) error {
-			req := &recallv1.RecallRequest{Query: strings.Join(args, " "), K: k}
+			req := &recallv1.RecallRequest{Query: strings.Join(args, " "), K: k, MaxTokens: maxTokens}
+			if cmd.Flags().Changed("min-relevance") {
+				req.MinRelevance = &minRelevance
+			}
 			if cmd.Flags().Changed("min-similarity") {
 				req.MinSimilarity = &minSimilarity
 			}
@@ -36,17 +40,20 @@ func newRecallCommand(g *global) *cobra.Command {
 		}),
 	}
 	cmd.Flags().Uint32VarP(&k, "k", "k", 0, "most cases to return (default 3)")
-	cmd.Flags().Float64Var(&minSimilarity, "min-similarity", 0, "similarity below which a case is not returned")
+	cmd.Flags().Float64Var(&minRelevance, "min-relevance", 0, "probability that the question is about a known problem below which nothing is returned (default the project's, 0.75)")
+	cmd.Flags().Float64Var(&minSimilarity, "min-similarity", 0, "cosine similarity below which a case is not returned")
+	cmd.Flags().Uint32Var(&maxTokens, "max-tokens", 0, "most tokens of the prompt block (in --json)")
 	return cmd
 }
 
 func printRecall(p *painter, resp *recallv1.RecallResponse) {
 	if len(resp.Guidance) == 0 {
-		p.printf("Nothing similar is known.\n")
+		p.printf("Nothing like it is known (%.0f %%).\n", 100*resp.Known)
 		return
 	}
 	for _, item := range resp.Guidance {
-		p.printf("%s  %s\n", p.bold(fmt.Sprintf("%.2f  %s", item.Similarity, oneLine(item.Case.Title, p.width-8))), p.dim(item.Case.CaseId))
+		p.printf("%s  %s\n", p.bold(fmt.Sprintf("%3.0f %%  %s", 100*item.Relevance, oneLine(item.Case.Title, p.width-8))),
+			p.dim(fmt.Sprintf("%s  similarity %.2f", item.Case.CaseId, item.Similarity)))
 		printCaseBody(p, item.Case)
 	}
 }

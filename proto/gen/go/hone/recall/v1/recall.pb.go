@@ -31,9 +31,15 @@ type RecallRequest struct {
 	Query string `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"`
 	// At most 20; 0 means 3.
 	K uint32 `protobuf:"varint,2,opt,name=k,proto3" json:"k,omitempty"`
-	// Cosine similarity below which a case is not returned; unset means the
-	// service's own threshold.
+	// Cosine similarity below which a case is not returned; unset means that
+	// relevance alone decides.
 	MinSimilarity *float64 `protobuf:"fixed64,3,opt,name=min_similarity,json=minSimilarity,proto3,oneof" json:"min_similarity,omitempty"`
+	// Probability, 0 to 1, that the query is about a known problem below which
+	// nothing is returned; unset means the project's setting.
+	MinRelevance *float64 `protobuf:"fixed64,4,opt,name=min_relevance,json=minRelevance,proto3,oneof" json:"min_relevance,omitempty"`
+	// Most tokens of the prompt block, at least 100, counted as one for each
+	// three bytes; 0 means the service's own limit, which also holds here.
+	MaxTokens     uint32 `protobuf:"varint,5,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -89,12 +95,29 @@ func (x *RecallRequest) GetMinSimilarity() float64 {
 	return 0
 }
 
+func (x *RecallRequest) GetMinRelevance() float64 {
+	if x != nil && x.MinRelevance != nil {
+		return *x.MinRelevance
+	}
+	return 0
+}
+
+func (x *RecallRequest) GetMaxTokens() uint32 {
+	if x != nil {
+		return x.MaxTokens
+	}
+	return 0
+}
+
 type RecallResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most similar first. Empty where nothing similar is known.
+	// Most relevant first. Empty where nothing like it is known.
 	Guidance []*Guidance `protobuf:"bytes,1,rep,name=guidance,proto3" json:"guidance,omitempty"`
 	// The guidance as a block of text for the prompt; empty where there is none.
-	PromptBlock   string `protobuf:"bytes,2,opt,name=prompt_block,json=promptBlock,proto3" json:"prompt_block,omitempty"`
+	PromptBlock string `protobuf:"bytes,2,opt,name=prompt_block,json=promptBlock,proto3" json:"prompt_block,omitempty"`
+	// Probability that the query is about any known problem, said also where it
+	// is too low for guidance.
+	Known         float64 `protobuf:"fixed64,3,opt,name=known,proto3" json:"known,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -143,11 +166,22 @@ func (x *RecallResponse) GetPromptBlock() string {
 	return ""
 }
 
+func (x *RecallResponse) GetKnown() float64 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
 // Guidance is one known problem that the query may run into.
 type Guidance struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Case          *v1.Case               `protobuf:"bytes,1,opt,name=case,proto3" json:"case,omitempty"`
-	Similarity    float64                `protobuf:"fixed64,2,opt,name=similarity,proto3" json:"similarity,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Case  *v1.Case               `protobuf:"bytes,1,opt,name=case,proto3" json:"case,omitempty"`
+	// Cosine similarity to the nearest question of the case.
+	Similarity float64 `protobuf:"fixed64,2,opt,name=similarity,proto3" json:"similarity,omitempty"`
+	// Calibrated probability that the query is about this case. Over all cases
+	// they add up to what is known.
+	Relevance     float64 `protobuf:"fixed64,3,opt,name=relevance,proto3" json:"relevance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -192,6 +226,13 @@ func (x *Guidance) GetCase() *v1.Case {
 func (x *Guidance) GetSimilarity() float64 {
 	if x != nil {
 		return x.Similarity
+	}
+	return 0
+}
+
+func (x *Guidance) GetRelevance() float64 {
+	if x != nil {
+		return x.Relevance
 	}
 	return 0
 }
@@ -342,20 +383,26 @@ var File_hone_recall_v1_recall_proto protoreflect.FileDescriptor
 
 const file_hone_recall_v1_recall_proto_rawDesc = "" +
 	"\n" +
-	"\x1bhone/recall/v1/recall.proto\x12\x0ehone.recall.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19hone/cases/v1/cases.proto\"r\n" +
+	"\x1bhone/recall/v1/recall.proto\x12\x0ehone.recall.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19hone/cases/v1/cases.proto\"\xcd\x01\n" +
 	"\rRecallRequest\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\tR\x05query\x12\f\n" +
 	"\x01k\x18\x02 \x01(\rR\x01k\x12*\n" +
-	"\x0emin_similarity\x18\x03 \x01(\x01H\x00R\rminSimilarity\x88\x01\x01B\x11\n" +
-	"\x0f_min_similarity\"i\n" +
+	"\x0emin_similarity\x18\x03 \x01(\x01H\x00R\rminSimilarity\x88\x01\x01\x12(\n" +
+	"\rmin_relevance\x18\x04 \x01(\x01H\x01R\fminRelevance\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"max_tokens\x18\x05 \x01(\rR\tmaxTokensB\x11\n" +
+	"\x0f_min_similarityB\x10\n" +
+	"\x0e_min_relevance\"\x7f\n" +
 	"\x0eRecallResponse\x124\n" +
 	"\bguidance\x18\x01 \x03(\v2\x18.hone.recall.v1.GuidanceR\bguidance\x12!\n" +
-	"\fprompt_block\x18\x02 \x01(\tR\vpromptBlock\"S\n" +
+	"\fprompt_block\x18\x02 \x01(\tR\vpromptBlock\x12\x14\n" +
+	"\x05known\x18\x03 \x01(\x01R\x05known\"q\n" +
 	"\bGuidance\x12'\n" +
 	"\x04case\x18\x01 \x01(\v2\x13.hone.cases.v1.CaseR\x04case\x12\x1e\n" +
 	"\n" +
 	"similarity\x18\x02 \x01(\x01R\n" +
-	"similarity\"$\n" +
+	"similarity\x12\x1c\n" +
+	"\trelevance\x18\x03 \x01(\x01R\trelevance\"$\n" +
 	"\fEmbedRequest\x12\x14\n" +
 	"\x05texts\x18\x01 \x03(\tR\x05texts\"W\n" +
 	"\rEmbedResponse\x12\x14\n" +

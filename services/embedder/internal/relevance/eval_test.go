@@ -1,0 +1,371 @@
+package relevance
+
+import (
+	"cmp"
+	"encoding/csv"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/honeloop/hone/pkg/embedding"
+	"github.com/honeloop/hone/pkg/repotest"
+	"github.com/honeloop/hone/pkg/telemetry"
+)
+
+var fit = flag.Bool("fit", false, "fit the weights on half of the intents, and write weights.json")
+
+const (
+	shots   = 5   // exchanges known of each intent
+	unknown = 0.1 // share of intents of which nothing is known
+	draws   = 5
+)
+
+// question is a text with what is known near it.
+type question struct {
+	neighbors []Neighbor // of the cases, MaxNeighbors of them
+	founders  []Neighbor // the first exchange of every case
+	intent    string
+	known     bool
+}
+
+// BenchmarkEval measures recall on BANKING77: five questions of each intent are
+// a case's exchanges, a tenth of the intents is unknown, all other questions
+// are asked. The weights were fitted on half of the intents; what is said of
+// "new" counts only questions of the other half, which compete with all cases.
+// The nearest exchanges are found exactly; in production Weaviate finds them.
+func BenchmarkEval(b *testing.B) {
+	texts, intents := banking(b)
+	far := column(b, "iflm/query_logs_table.csv", "user_query")[:500]
+	all := map[string]Weights{}
+	if err := json.Unmarshal(weightsFile, &all); err != nil {
+		b.Fatal(err)
+	}
+	for _, provider := range []string{embedding.ProviderMiniLM, embedding.ProviderHash} {
+		cfg := embedding.DefaultConfig()
+		cfg.Provider, cfg.CacheBytes = provider, 0
+		e, err := embedding.New(cfg, telemetry.Discard())
+		if err != nil {
+			b.Fatal(err)
+		}
+		vectors, strangers := embed(b, e, texts), embed(b, e, far)
+		if err := e.Close(); err != nil {
+			b.Fatal(err)
+		}
+		if *fit {
+			all[e.Model()] = fitted(vectors, intents)
+		}
+		report(e.Model(), all[e.Model()], vectors, strangers, intents)
+	}
+	b.ReportMetric(0, "ns/op")
+	if *fit {
+		data, err := json.MarshalIndent(all, "", "  ")
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := os.WriteFile("weights.json", append(data, '\n'), 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func report(model string, w Weights, vectors, strangers [][]float32, intents []string) {
+	fmt.Printf("\n%s, weights %+v\nseed  what              recall@1  recall@5   AUROC near  AUROC far   ECE first  ECE of five\n", model, w)
+	var pooled, pooledNew, pooledFar []question
+	names := distinct(intents)
+	for seed := range uint64(draws) {
+		qs, farQs := draw(seed, names, vectors, strangers, intents)
+		pooled, pooledFar = append(pooled, qs...), append(pooledFar, farQs...)
+		var fresh []question
+		for _, q := range qs {
+			if !ofTraining(q.intent) {
+				fresh = append(fresh, q)
+			}
+		}
+		pooledNew = append(pooledNew, fresh...)
+		row(fmt.Sprint(seed), "all", qs, farQs, w)
+		row(fmt.Sprint(seed), "new", fresh, farQs, w)
+	}
+	founders := slices.Clone(pooled)
+	nearest := slices.Clone(pooled)
+	for i := range pooled {
+		founders[i].neighbors = pooled[i].founders
+		nearest[i].neighbors = best(pooled[i].neighbors)
+	}
+	row("all", "nearest founder", founders, pooledFar, w)
+	row("all", "nearest exchange", nearest, pooledFar, w)
+	row("all", "this rule", pooled, pooledFar, w)
+	row("all", "this rule, new", pooledNew, pooledFar, w)
+
+	fmt.Printf("reliability of the first, new: relevance, share right, questions\n")
+	var bins [10]struct{ said, right, n float64 }
+	for _, q := range pooledNew {
+		_, cases := Rank(q.neighbors, w)
+		bin := &bins[min(9, int(cases[0].Relevance*10))]
+		bin.said += cases[0].Relevance
+		bin.right += one(cases[0].Case == q.intent)
+		bin.n++
+	}
+	for _, bin := range bins {
+		if bin.n > 0 {
+			fmt.Printf("  %.2f  %.2f  %5.0f\n", bin.said/bin.n, bin.right/bin.n, bin.n)
+		}
+	}
+	fmt.Printf("min_relevance  known: not quiet, right one among three   quiet: near unknown, far unknown (new)\n")
+	for _, threshold := range []float64{0.3, 0.5, 0.7, 0.75, 0.8, 0.9} {
+		var n, spoke, right, unknowns, quiet, farQuiet float64
+		for _, q := range pooledNew {
+			known, cases := Rank(q.neighbors, w)
+			spoken := known >= threshold
+			if !q.known {
+				unknowns++
+				quiet += one(!spoken)
+				continue
+			}
+			n++
+			spoke += one(spoken)
+			right += one(spoken && contains(cases[:min(3, len(cases))], q.intent))
+		}
+		for _, q := range pooledFar {
+			known, _ := Rank(q.neighbors, w)
+			farQuiet += one(known < threshold)
+		}
+		fmt.Printf("%13.2f %17.3f %23.3f %21.3f %13.3f\n", threshold, spoke/n, right/n, quiet/unknowns, farQuiet/float64(len(pooledFar)))
+	}
+}
+
+func row(seed, what string, qs, far []question, w Weights) {
+	var n, at1, at5 float64
+	var in, near, off []float64
+	var first, five calibration
+	for _, q := range qs {
+		known, cases := Rank(q.neighbors, w)
+		for i, c := range cases[:min(5, len(cases))] {
+			right := c.Case == q.intent
+			five.add(c.Relevance, right)
+			if i == 0 {
+				first.add(c.Relevance, right)
+			}
+		}
+		if !q.known {
+			near = append(near, known)
+			continue
+		}
+		in = append(in, known)
+		n++
+		at1 += one(cases[0].Case == q.intent)
+		at5 += one(contains(cases[:min(5, len(cases))], q.intent))
+	}
+	for _, q := range far {
+		known, _ := Rank(q.neighbors, w)
+		off = append(off, known)
+	}
+	fmt.Printf("%4s  %-16s %9.3f %9.3f %12.3f %10.3f %11.3f %12.3f\n", seed, what, at1/n, at5/n, auroc(in, near), auroc(in, off), first.error(), five.error())
+}
+
+// draw makes the questions of one seed; strangers are of another domain.
+func draw(seed uint64, names []string, vectors, strangers [][]float32, intents []string) (asked, far []question) {
+	random := rand.New(rand.NewPCG(seed, 6))
+	names = slices.Clone(names)
+	random.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	left := names[:int(math.Round(unknown*float64(len(names))))]
+	count := map[string]int{}
+	var examples, questions []int
+	for _, i := range random.Perm(len(vectors)) {
+		switch intent := intents[i]; {
+		case !slices.Contains(names, intent):
+		case !slices.Contains(left, intent) && count[intent] < shots:
+			count[intent]++
+			examples = append(examples, i)
+		default:
+			questions = append(questions, i)
+		}
+	}
+	ask := func(v []float32, intent string, known bool) question {
+		q := question{intent: intent, known: known}
+		founded := map[string]bool{}
+		for _, e := range examples {
+			n := Neighbor{intents[e], embedding.Similarity(v, vectors[e])}
+			q.neighbors = append(q.neighbors, n)
+			if !founded[n.Case] {
+				founded[n.Case] = true
+				q.founders = append(q.founders, n)
+			}
+		}
+		slices.SortFunc(q.neighbors, func(a, b Neighbor) int { return cmp.Compare(b.Similarity, a.Similarity) })
+		q.neighbors = q.neighbors[:min(MaxNeighbors, len(q.neighbors))]
+		return q
+	}
+	for _, i := range questions[:min(3000, len(questions))] {
+		asked = append(asked, ask(vectors[i], intents[i], !slices.Contains(left, intents[i])))
+	}
+	for _, v := range strangers {
+		far = append(far, ask(v, "", false))
+	}
+	return asked, far
+}
+
+// best keeps the nearest exchange of each case.
+func best(sorted []Neighbor) []Neighbor {
+	var out []Neighbor
+	for _, n := range sorted {
+		if !slices.ContainsFunc(out, func(o Neighbor) bool { return o.Case == n.Case }) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// fitted are the weights of greatest likelihood on half of the intents, of
+// which a tenth is unknown in each draw.
+func fitted(vectors [][]float32, intents []string) Weights {
+	names := slices.DeleteFunc(distinct(intents), func(n string) bool { return !ofTraining(n) })
+	var qs []question
+	for seed := range uint64(10) {
+		drawn, _ := draw(1000+seed, names, vectors, nil, intents)
+		qs = append(qs, drawn...)
+	}
+	w := Weights{Slope: 1, Sharpness: 20}
+	for range 30 { // Newton's method
+		var g0, g1, h00, h01, h11 float64
+		for _, q := range qs {
+			x := q.neighbors[0].Similarity
+			p := sigmoid(w.Bias + w.Slope*x)
+			d, h := one(q.known)-p, p*(1-p)
+			g0, g1, h00, h01, h11 = g0+d, g1+d*x, h00+h, h01+h*x, h11+h*x*x
+		}
+		det := h00*h11 - h01*h01
+		w.Bias += (h11*g0 - h01*g1) / det
+		w.Slope += (h00*g1 - h01*g0) / det
+	}
+	bestLikelihood := math.Inf(-1)
+	for sharpness := 2.0; sharpness <= 60; sharpness += 0.5 {
+		var likelihood float64
+		for _, q := range qs {
+			if !q.known {
+				continue
+			}
+			known, cases := Rank(q.neighbors, Weights{Bias: w.Bias, Slope: w.Slope, Sharpness: sharpness})
+			share := 1e-6 // of a case that is not among the neighbors
+			for _, c := range cases {
+				if c.Case == q.intent {
+					share = max(share, c.Relevance/known)
+				}
+			}
+			likelihood += math.Log(share)
+		}
+		if likelihood > bestLikelihood {
+			bestLikelihood, w.Sharpness = likelihood, sharpness
+		}
+	}
+	return Weights{round(w.Bias), round(w.Slope), w.Sharpness}
+}
+
+func round(x float64) float64 { return math.Round(100*x) / 100 }
+
+// ofTraining is a fixed half of the intents.
+func ofTraining(intent string) bool {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(intent)) // never fails
+	return h.Sum32()%2 == 0
+}
+
+// calibration compares what was said with what was so, in ten bins.
+type calibration struct{ said, so, n [10]float64 }
+
+func (c *calibration) add(p float64, right bool) {
+	bin := min(9, int(p*10))
+	c.said[bin] += p
+	c.so[bin] += one(right)
+	c.n[bin]++
+}
+
+// error is the expected calibration error.
+func (c *calibration) error() float64 {
+	var sum, n float64
+	for i := range c.n {
+		sum += math.Abs(c.said[i] - c.so[i])
+		n += c.n[i]
+	}
+	return sum / n
+}
+
+// auroc is the probability that a known question has a higher value than an
+// unknown one.
+func auroc(known, unknown []float64) float64 {
+	slices.Sort(unknown)
+	var sum float64
+	for _, v := range known {
+		below, _ := slices.BinarySearch(unknown, v)
+		through, _ := slices.BinarySearchFunc(unknown, v, func(e, v float64) int {
+			if e <= v {
+				return -1
+			}
+			return 1
+		})
+		sum += float64(below+through) / 2
+	}
+	return sum / float64(len(known)) / float64(len(unknown))
+}
+
+func contains(cases []Ranked, name string) bool {
+	return slices.ContainsFunc(cases, func(c Ranked) bool { return c.Case == name })
+}
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func distinct(in []string) []string {
+	out := slices.Clone(in)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func embed(b *testing.B, e embedding.Embedder, texts []string) [][]float32 {
+	b.Helper()
+	var out [][]float32
+	for chunk := range slices.Chunk(texts, 1000) {
+		v, err := e.Embed(b.Context(), chunk)
+		if err != nil {
+			b.Fatal(err)
+		}
+		out = append(out, v...)
+	}
+	return out
+}
+
+func banking(b *testing.B) (texts, intents []string) {
+	return column(b, "banking77/train.csv", "text"), column(b, "banking77/train.csv", "category")
+}
+
+// column reads a column of a CSV file of the shared data.
+func column(b *testing.B, file, name string) []string {
+	b.Helper()
+	f, err := os.Open(repotest.SharedData(b, file))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = f.Close() }() // only read
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		b.Fatalf("read %s: %v", file, err)
+	}
+	at := slices.Index(rows[0], name)
+	if at < 0 {
+		b.Fatalf("%s has no column %s", file, name)
+	}
+	var out []string
+	for _, r := range rows[1:] {
+		out = append(out, r[at])
+	}
+	return out
+}
