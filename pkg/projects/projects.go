@@ -31,6 +31,7 @@ import (
 // Settings of one project. Each section stands in a file of its own, with its
 // defaults and its checks.
 type Settings struct {
+	Signals Signals `yaml:"signals"`
 	Cases   Cases   `yaml:"cases"`
 	Privacy Privacy `yaml:"privacy"`
 	Recall  Recall  `yaml:"recall"`
@@ -41,6 +42,7 @@ type Settings struct {
 // DefaultSettings hold for a project of which nothing is said.
 func DefaultSettings() Settings {
 	return Settings{
+		Signals: DefaultSignals(),
 		Cases:   DefaultCases(),
 		Privacy: DefaultPrivacy(),
 		Recall:  DefaultRecall(),
@@ -53,6 +55,7 @@ func (s Settings) Validate() error {
 		section("cases", s.Cases.Validate()),
 		section("privacy", s.Privacy.Validate()),
 		section("recall", s.Recall.Validate()),
+		section("signals", s.Signals.Validate()),
 		section("retention", s.Retention.Validate()),
 	)
 }

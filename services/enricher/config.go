@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/honeloop/hone/pkg/clickhouse"
+	"github.com/honeloop/hone/pkg/embedding"
 	"github.com/honeloop/hone/pkg/server"
 	"github.com/honeloop/hone/pkg/stream"
 )
@@ -14,6 +15,9 @@ type Config struct {
 	Server     server.Config     `yaml:"server" envPrefix:"SERVER_"`
 	Kafka      stream.Config     `yaml:"kafka" envPrefix:"KAFKA_"`
 	ClickHouse clickhouse.Config `yaml:"clickhouse" envPrefix:"CLICKHOUSE_"`
+	// The model that says whether a question is asked again in other words. The
+	// hashed one costs little, and needs no files.
+	Embedding embedding.Config `yaml:"embedding" envPrefix:"EMBEDDING_"`
 	// Memory for the trails of open sessions, in bytes, about. Other trails are
 	// read from ClickHouse when an event of theirs comes.
 	CacheBytes int `yaml:"cache_bytes" env:"CACHE_BYTES"`
@@ -28,7 +32,10 @@ type Config struct {
 
 // DefaultConfig is for one machine; Kafka's brokers are missing.
 func DefaultConfig() Config {
+	model := embedding.DefaultConfig()
+	model.Provider = embedding.ProviderHash
 	return Config{
+		Embedding:        model,
 		Server:           server.DefaultConfig(9091, 9191),
 		Kafka:            stream.DefaultConfig(),
 		ClickHouse:       clickhouse.DefaultConfig(),
@@ -44,6 +51,7 @@ func (c Config) Validate() error {
 		prefix("server", c.Server.Validate()),
 		prefix("kafka", c.Kafka.Validate()),
 		prefix("clickhouse", c.ClickHouse.Validate()),
+		prefix("embedding", c.Embedding.Validate()),
 	}
 	if c.CacheBytes < 0 {
 		errs = append(errs, errors.New("cache_bytes: want at least 0"))

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/honeloop/hone/pkg/clickhouse"
+	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/repotest"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 
@@ -39,7 +40,11 @@ func TestSampleQueries(t *testing.T) {
 	if err := store.SaveEvents(t.Context(), rows); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.SaveSignals(t.Context(), derive.Derive(events)); err != nil {
+	rules, err := derive.NewRules(projects.DefaultSignals(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.SaveSignals(t.Context(), derive.Derive(events, rules)); err != nil {
 		t.Fatal(err)
 	}
 	for _, insert := range []string{

@@ -12,6 +12,7 @@ import (
 
 	"github.com/honeloop/hone/pkg/auth"
 	"github.com/honeloop/hone/pkg/clickhouse"
+	"github.com/honeloop/hone/pkg/embedding"
 	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/server"
 	"github.com/honeloop/hone/pkg/stream"
@@ -32,7 +33,8 @@ const Group = "hone-enricher"
 
 // Service is the enricher. Make it with New.
 type Service struct {
-	conn driver.Conn
+	conn  driver.Conn
+	model embedding.Provider
 	// projects are read again while it runs, every reload.
 	projects *projects.Projects
 	reload   time.Duration
@@ -62,7 +64,13 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	}
 	store := trail.NewStore(conn)
 	store.RetentionDays = func(project string) int { return settings.Settings(project).Retention.Days }
+	model, err := embedding.New(cfg.Embedding, tel)
+	if err != nil {
+		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, conn.Close()))
+	}
+	meaning := enrich.NewMeaning(model)
 	st, err := enrich.New(store, enrich.Options{
+		Rules: enrich.ProjectRules(settings, meaning), Meaning: meaning,
 		CacheBytes: cfg.CacheBytes, MaxSessionEvents: cfg.MaxSessionEvents,
 		Redact: func(e *eventv1.Event) redact.Counts {
 			return redact.Event(e, []byte(cfg.PrivacyKey), settings.Settings(e.ProjectId).Privacy)
@@ -82,7 +90,7 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, pub.Close(), conn.Close()))
 	}
-	s := &Service{conn: conn, projects: settings, reload: cfg.Server.FilesReload, pub: pub, runner: runner, tel: tel}
+	s := &Service{conn: conn, model: model, projects: settings, reload: cfg.Server.FilesReload, pub: pub, runner: runner, tel: tel}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)
 	trailv1.RegisterTrailServiceServer(s.server.GRPC(), &trailServer{store: sessions.NewStore(conn), log: tel.Log})
 	trendsv1.RegisterTrendServiceServer(s.server.GRPC(), &trendServer{store: trends.NewStore(conn), log: tel.Log})
@@ -109,7 +117,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return s.runner.Run(ctx)
 	})
 	err := g.Wait()
-	if err := errors.Join(err, s.pub.Close(), s.conn.Close()); err != nil {
+	if err := errors.Join(err, s.pub.Close(), s.model.Close(), s.conn.Close()); err != nil {
 		return fmt.Errorf("enricher: %w", err)
 	}
 	return nil

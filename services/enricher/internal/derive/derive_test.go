@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/honeloop/hone/pkg/projects"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
 
@@ -42,6 +43,20 @@ func asked(id string, second int, interaction, output string) *eventv1.Event {
 }
 
 type feedback = eventv1.Feedback
+
+func defaultRules(t testing.TB) *Rules {
+	t.Helper()
+	rules, err := NewRules(projects.DefaultSignals(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rules
+}
+
+func deriveAll(t testing.TB, trail []*eventv1.Event) []*signalv1.Signal {
+	t.Helper()
+	return Derive(trail, defaultRules(t))
+}
 
 func TestDeriveExplicit(t *testing.T) {
 	up, down := &feedback{Thumb: "up"}, &feedback{Thumb: "down"}
@@ -85,7 +100,7 @@ func TestDeriveExplicit(t *testing.T) {
 				trail = append(trail, said(fmt.Sprintf("f-%d", i), 1+i, "i-1", f))
 			}
 			got := ""
-			for _, s := range Derive(trail) {
+			for _, s := range deriveAll(t, trail) {
 				r := "none"
 				if s.Rating != nil {
 					r = fmt.Sprintf("%.4g", *s.Rating)
@@ -101,19 +116,21 @@ func TestDeriveExplicit(t *testing.T) {
 
 func TestDeriveJoinsTheInteraction(t *testing.T) {
 	first := asked("e-0", 0, "i-0", "Hello.")
+	first.GetInteraction().Query = "Hi"
 	a := asked("e-1", 10, "i-1", "Yes, within 60 days.")
 	a.UserId, a.UserRole, a.Environment, a.Tags = "u-7", "customer", "production", map[string]string{"plan": "pro", "ui": "web"}
 	f := said("f-1", 20, "i-1", &feedback{Thumb: "down", Categories: []string{"outdated"}})
 	f.UserRole, f.Tags = "agent", map[string]string{"ui": "desk"}
 
-	signals := Derive([]*eventv1.Event{f, a, first})
+	signals := deriveAll(t, []*eventv1.Event{f, a, first})
 	if len(signals) != 1 {
 		t.Fatalf("%d signals, want 1", len(signals))
 	}
 	want := &signalv1.Signal{
 		SignalId: signals[0].SignalId, ProjectId: "p", SessionId: "s-1", InteractionId: "i-1", UserId: "u-7", Kind: "explicit",
 		Polarity: "negative", Rating: proto.Float64(-1), Category: "outdated", Categories: []string{"outdated"},
-		Severity: "high", Confidence: 0.99,
+		Severity: "high", Confidence: 0.99, Dissatisfaction: signals[0].Dissatisfaction,
+		Rated: &signalv1.Rated{Scale: "thumb", Value: -1, Min: -1, Max: 1},
 		Evidence: []*signalv1.Evidence{
 			{EventId: "f-1", Kind: "thumb", Detail: "thumb down"},
 			{EventId: "f-1", Kind: "category", Detail: "category outdated"},
@@ -123,6 +140,9 @@ func TestDeriveJoinsTheInteraction(t *testing.T) {
 	}
 	if !proto.Equal(signals[0], want) {
 		t.Errorf("got  %v\nwant %v", signals[0], want)
+	}
+	if d := signals[0].GetDissatisfaction(); d < 0.9 {
+		t.Errorf("dissatisfaction %g of a bad answer", d)
 	}
 }
 
@@ -148,7 +168,7 @@ func TestPartsThatCameOverOTLPAreOneInteraction(t *testing.T) {
 			a := part("e-1", 1, tt.source, tt.first, map[string]string{"a": "1", "b": "1"})
 			b := part("e-2", 2, tt.source, call, map[string]string{"b": "2"})
 			before := proto.CloneOf(a)
-			got := Derive([]*eventv1.Event{b, down, a})
+			got := deriveAll(t, []*eventv1.Event{b, down, a})
 			if len(got) != 1 || !proto.Equal(got[0].Interaction, tt.want) {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
@@ -164,11 +184,11 @@ func TestPartsThatCameOverOTLPAreOneInteraction(t *testing.T) {
 
 func TestFeedbackWaitsForItsInteraction(t *testing.T) {
 	f := said("f-1", 0, "i-1", &feedback{Thumb: "down"})
-	early := Derive([]*eventv1.Event{f})
+	early := deriveAll(t, []*eventv1.Event{f})
 	if len(early) != 1 || !early[0].Waiting || early[0].Interaction != nil {
 		t.Fatalf("before its interaction: %v, want one that waits", early)
 	}
-	late := Derive([]*eventv1.Event{f, asked("e-1", 3, "i-1", "Yes.")})
+	late := deriveAll(t, []*eventv1.Event{f, asked("e-1", 3, "i-1", "Yes.")})
 	if len(late) != 1 || late[0].Waiting || late[0].Interaction == nil || late[0].SignalId != early[0].SignalId {
 		t.Fatalf("after: %v, want the same one with its interaction", late)
 	}
@@ -181,21 +201,9 @@ func TestUsersHaveSignalsOfTheirOwn(t *testing.T) {
 		f.UserId = user
 		trail = append(trail, f)
 	}
-	signals := Derive(trail)
+	signals := deriveAll(t, trail)
 	if len(signals) != 2 || signals[0].Polarity != Positive || signals[1].Polarity != Negative {
 		t.Errorf("got %v, want ann's yes and bob's no", signals)
-	}
-}
-
-func TestBehaviorsAreNoSignals(t *testing.T) {
-	trail := []*eventv1.Event{asked("e-1", 0, "i-1", "Yes.")}
-	for i, kind := range []string{"copied", "regenerated", "stopped", "left"} {
-		e := event("b-"+kind, 1+i, "i-1")
-		e.Type, e.Payload = "behavior", &eventv1.Event_Behavior{Behavior: &eventv1.Behavior{Kind: kind}}
-		trail = append(trail, e)
-	}
-	if signals := Derive(trail); len(signals) != 0 {
-		t.Errorf("got %v, want none", signals)
 	}
 }
 
@@ -220,7 +228,7 @@ func TestPreference(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []string
-			for _, s := range Derive(tt.trail) {
+			for _, s := range deriveAll(t, tt.trail) {
 				got = append(got, fmt.Sprintf("%s %s %q < %s %q %s %s %v", s.Kind, s.InteractionId, s.GetInteraction().GetOutput(),
 					s.PreferredInteractionId, s.GetPreferred().GetOutput(), s.Polarity, s.Comment, s.Waiting))
 			}
@@ -244,7 +252,7 @@ func TestEditsAreCheckedAgainstTheOutput(t *testing.T) {
 		{Kind: "tag", Start: 0, End: 2, Tag: "place"},
 	}
 	trail := []*eventv1.Event{asked("e-1", 0, "i-1", output), said("f-1", 1, "i-1", &feedback{Thumb: "down", Edits: edits})}
-	s := Derive(trail)[0]
+	s := deriveAll(t, trail)[0]
 	if s.Polarity != Negative || len(s.Edits) != 3 {
 		t.Errorf("polarity %s with %d edits, want the rest of the feedback and the three edits that fit", s.Polarity, len(s.Edits))
 	}
@@ -269,7 +277,7 @@ func TestALargeSignalIsShortenedAndSaysSo(t *testing.T) {
 	i.SystemContext = strings.Repeat("s", 400_000)
 	i.Retrieved = []*eventv1.Retrieved{{Text: strings.Repeat("r", 100_000)}}
 	f := said("f-1", 1, "i-1", &feedback{Correction: strings.Repeat("é", 240_000)})
-	s := Derive([]*eventv1.Event{a, f})[0]
+	s := deriveAll(t, []*eventv1.Event{a, f})[0]
 	if size := proto.Size(s); size > maxSignalBytes+1000 {
 		t.Errorf("%d bytes, want at most about %d", size, maxSignalBytes)
 	}
@@ -290,11 +298,42 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		trail := derivetest.Session(r, "p", "s")
-		want := Derive(trail)
+		want := deriveAll(t, trail)
 		r.Shuffle(len(trail), func(i, j int) { trail[i], trail[j] = trail[j], trail[i] })
-		got := Derive(trail)
+		rules := defaultRules(t)
+		got := Derive(trail, rules)
 		if !slices.EqualFunc(got, want, func(a, b *signalv1.Signal) bool { return proto.Equal(a, b) }) {
 			t.Fatalf("seed %d: got %v\nwant %v", seed, got, want)
+		}
+	}
+}
+
+// TestASessionThatGrowsGivesTheSameSignals adds events one after the other, in
+// order and not, and derives only what they touch.
+func TestASessionThatGrowsGivesTheSameSignals(t *testing.T) {
+	rules := defaultRules(t)
+	for seed := range uint64(500) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		trail := derivetest.Session(r, "p", "s")
+		if seed%2 == 0 {
+			trail = InOrder(trail)
+		}
+		s := NewSession(rules)
+		have := map[string][]*signalv1.Signal{}
+		for i, e := range trail {
+			s.Add(e)
+			for _, id := range s.Touched() {
+				have[id] = s.Signals(id)
+			}
+			var got []*signalv1.Signal
+			for _, signals := range have {
+				got = append(got, signals...)
+			}
+			slices.SortFunc(got, Compare)
+			want := Derive(trail[:i+1], rules)
+			if !slices.EqualFunc(got, want, func(a, b *signalv1.Signal) bool { return proto.Equal(a, b) }) {
+				t.Fatalf("seed %d, event %d: got %v\nwant %v", seed, i, got, want)
+			}
 		}
 	}
 }

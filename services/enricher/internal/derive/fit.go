@@ -23,8 +23,11 @@ const (
 const evidenceShortened = "shortened"
 
 // Shortened says whether something was left out of a signal to make it fit.
-func Shortened(s *signalv1.Signal) bool {
-	return slices.ContainsFunc(s.Evidence, func(e *signalv1.Evidence) bool { return e.Kind == evidenceShortened })
+func Shortened(s *signalv1.Signal) bool { return HasEvidence(s, evidenceShortened) }
+
+// HasEvidence says whether a signal has evidence of a kind.
+func HasEvidence(s *signalv1.Signal, kind string) bool {
+	return slices.ContainsFunc(s.Evidence, func(e *signalv1.Evidence) bool { return e.Kind == kind })
 }
 
 // fit shortens a signal that is too large, and says so in its evidence. The
@@ -52,7 +55,7 @@ func fit(s *signalv1.Signal) {
 				i.SystemContext = ""
 			}
 		}},
-		{"edits left out", func() { s.Edits = nil }},
+		{"edits and changes left out", func() { s.Edits, s.Changes = nil, nil }},
 		{fmt.Sprintf("texts cut to %d bytes", cutBytes), func() {
 			for _, i := range answers {
 				i.Query, i.Output = cut(i.Query), cut(i.Output)

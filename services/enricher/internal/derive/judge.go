@@ -1,8 +1,11 @@
 package derive
 
 import (
+	"cmp"
 	"math"
+	"slices"
 
+	"github.com/honeloop/hone/pkg/events"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
 )
@@ -16,10 +19,8 @@ const (
 
 // Severities, rising.
 const (
-	SeverityLow      = "low"
-	SeverityMedium   = "medium"
-	SeverityHigh     = "high"
-	SeverityCritical = "critical"
+	SeverityLow    = events.SeverityLow
+	SeverityMedium = events.SeverityMedium
 )
 
 // neutralBand is how far from 0 a rating still says neither yes nor no: 3 of 5
@@ -51,6 +52,18 @@ func rating(f *eventv1.Feedback) float64 {
 		return (float64(f.GetStars()) - 3) / 2
 	default:
 		return 2*(f.GetScore()-f.GetMin())/(f.GetMax()-f.GetMin()) - 1
+	}
+}
+
+// rated is the rating of an event on its own scale.
+func rated(f *eventv1.Feedback) *signalv1.Rated {
+	switch {
+	case f.Thumb != "":
+		return &signalv1.Rated{Scale: "thumb", Value: rating(f), Min: -1, Max: 1}
+	case f.Stars != nil:
+		return &signalv1.Rated{Scale: "stars", Value: float64(f.GetStars()), Min: 1, Max: 5}
+	default:
+		return &signalv1.Rated{Scale: "score", Value: f.GetScore(), Min: f.GetMin(), Max: f.GetMax()}
 	}
 }
 
@@ -115,34 +128,25 @@ func (o *opinion) confidence() float64 {
 // severity of a signal: the worst of its categories; without one, medium where
 // the rating could not be lower or an answer was corrected, else low. What is
 // not negative is low.
-//
-//	critical  unsafe
-//	high      factually_incorrect, outdated
-//	medium    incomplete, misunderstood_intent, ignored_instruction, off_topic, refused,
-//	          product_problem, and categories that Hone does not know
-//	low       wrong_tone, formatting, too_long, too_short
-func severity(s *signalv1.Signal) string {
+func (r *Rules) severity(s *signalv1.Signal) string {
 	if s.Polarity != Negative {
 		return SeverityLow
 	}
-	worst := 0
-	for _, c := range s.Categories {
-		worst = max(worst, categoryRank(c))
+	if len(s.Categories) == 0 {
+		if s.Correction != "" || s.Rating != nil && s.GetRating() <= -1 {
+			return SeverityMedium
+		}
+		return SeverityLow
 	}
-	if len(s.Categories) == 0 && (s.Correction != "" || s.Rating != nil && s.GetRating() <= -1) {
-		worst = 1
-	}
-	return [...]string{SeverityLow, SeverityMedium, SeverityHigh, SeverityCritical}[worst]
+	return slices.MaxFunc(mapped(s.Categories, r.taxonomy.Severity), func(a, b string) int {
+		return cmp.Compare(events.SeverityRank(a), events.SeverityRank(b))
+	})
 }
 
-func categoryRank(category string) int {
-	switch category {
-	case "unsafe":
-		return 3
-	case "factually_incorrect", "outdated":
-		return 2
-	case "wrong_tone", "formatting", "too_long", "too_short":
-		return 0
+func mapped(in []string, f func(string) string) []string {
+	out := make([]string, len(in))
+	for i, s := range in {
+		out[i] = f(s)
 	}
-	return 1
+	return out
 }

@@ -3,6 +3,8 @@ package derive
 import (
 	"fmt"
 	"slices"
+	"strings"
+	"unicode/utf16"
 
 	"google.golang.org/protobuf/proto"
 
@@ -109,15 +111,17 @@ func (o *opinion) evidence(e *eventv1.Event, about *eventv1.Interaction) []*sign
 			out = append(out, &signalv1.Evidence{EventId: e.EventId, Kind: "edit", Detail: describe(edit), Start: edit.Start, End: edit.End})
 		}
 		for _, err := range unfit {
-			add("edit", err.Error())
+			add(EvidenceUnfitEdit, err.Error())
 		}
 	}
 	return out
 }
 
-// fittingEdits are the edits of e that fit the output of about, and why the
-// others do not. Emitters count the output as they know it; the edits count it
-// as it is stored, with placeholders.
+// EvidenceUnfitEdit is the kind of evidence that an edit did not fit its output.
+const EvidenceUnfitEdit = "unfit_edit"
+
+// fittingEdits are the edits of e that fit the output, each with the text that it
+// covers as its quote, and why the others do not.
 func fittingEdits(e *eventv1.Event, about *eventv1.Interaction) (fit []*eventv1.Edit, unfit []error) {
 	edits := e.GetFeedback().GetEdits()
 	if len(edits) == 0 {
@@ -125,13 +129,9 @@ func fittingEdits(e *eventv1.Event, about *eventv1.Interaction) (fit []*eventv1.
 	}
 	chars := []rune(about.Output)
 	for i, edit := range edits {
-		given := edit
-		if len(about.OutputRedactions) > 0 {
-			edit = proto.CloneOf(edit)
-			edit.Start, edit.End = redact.Translate(about.OutputRedactions, given.Start, given.End)
-		}
-		if err := checkEdit(edit, chars); err != nil {
-			unfit = append(unfit, fmt.Errorf("edits[%d] does not count: %s [%d, %d) %w", i, edit.Kind, given.Start, given.End, err))
+		edit, err := fitEdit(edit, chars, about.OutputRedactions)
+		if err != nil {
+			unfit = append(unfit, fmt.Errorf("edits[%d] does not count: %s [%d, %d) %w", i, edit.Kind, edit.Start, edit.End, err))
 			continue
 		}
 		fit = append(fit, edit)
@@ -139,19 +139,43 @@ func fittingEdits(e *eventv1.Event, about *eventv1.Interaction) (fit []*eventv1.
 	return fit, unfit
 }
 
-func checkEdit(e *eventv1.Edit, output []rune) error {
+// fitEdit is an edit with its range in the output as it is here, where pieces
+// may have been redacted. With an error it is the edit as it came.
+func fitEdit(e *eventv1.Edit, output []rune, redactions []*eventv1.Redaction) (*eventv1.Edit, error) {
 	switch {
 	case e.Start > e.End:
-		return fmt.Errorf("ends before it starts")
+		return e, fmt.Errorf("ends before it starts")
 	case e.Start == e.End && e.Kind != "replace":
-		return fmt.Errorf("covers no characters")
-	case int(e.End) > len(output):
-		return fmt.Errorf("ends after the output, which has %d characters", len(output))
+		return e, fmt.Errorf("covers no characters")
 	}
-	if covered := string(output[e.Start:e.End]); e.Quote != "" && !redact.SameText(e.Quote, covered) {
-		return fmt.Errorf("covers %s, not the quoted %s", quoted(covered), quoted(e.Quote))
+	start, end := redact.Translate(redactions, e.Start, e.End)
+	if int(end) > len(output) {
+		return e, fmt.Errorf("ends after the output, which has %d characters%s", len(output), otherwise(e, output))
 	}
-	return nil
+	covered := string(output[start:end])
+	if e.Quote != "" && !redact.SameText(e.Quote, covered) {
+		return e, fmt.Errorf("covers %s, not the quoted %s%s", quoted(covered), quoted(e.Quote), otherwise(e, output))
+	}
+	e = proto.CloneOf(e)
+	e.Start, e.End, e.Quote = start, end, covered
+	return e, nil
+}
+
+// otherwise guesses how an emitter counted that counts wrong.
+func otherwise(e *eventv1.Edit, output []rune) string {
+	if e.Quote == "" {
+		return ""
+	}
+	if units := utf16.Encode(output); int(e.End) <= len(units) && string(utf16.Decode(units[e.Start:e.End])) == e.Quote {
+		return ": it counts UTF-16 units, want Unicode code points"
+	}
+	if text := string(output); int(e.End) <= len(text) && text[e.Start:e.End] == e.Quote {
+		return ": it counts bytes, want Unicode code points"
+	}
+	if text := []rune(strings.ReplaceAll(string(output), "\r\n", "\n")); int(e.End) <= len(text) && string(text[e.Start:e.End]) == e.Quote {
+		return ": the output has CRLF line ends, which count as two characters"
+	}
+	return ""
 }
 
 func describe(e *eventv1.Edit) string {

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/honeloop/hone/pkg/embedding"
+	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
@@ -56,7 +58,12 @@ func BenchmarkProcess(b *testing.B) {
 		b.ReportMetric(float64(batch*b.N)/b.Elapsed().Seconds(), "events/s")
 	})
 	b.Run("stage", func(b *testing.B) {
-		st, err := New(trail.NewStore(trailtest.Conn(b)), Options{CacheBytes: 64 << 20, MaxSessionEvents: 1000}, telemetry.Discard().Meter)
+		model, err := embedding.NewCached(embedding.NewHash(), 32<<20, telemetry.Discard())
+		if err != nil {
+			b.Fatal(err)
+		}
+		meaning := NewMeaning(model)
+		st, err := New(trail.NewStore(trailtest.Conn(b)), Options{CacheBytes: 64 << 20, MaxSessionEvents: 1000, Rules: ProjectRules(projects.Defaults(), meaning), Meaning: meaning}, telemetry.Discard().Meter)
 		if err != nil {
 			b.Fatal(err)
 		}

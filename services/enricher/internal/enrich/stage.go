@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -34,6 +35,10 @@ type Options struct {
 	CacheBytes int
 	// MaxSessionEvents bounds a session. What is over it goes to the dead letter.
 	MaxSessionEvents int
+	// Rules are those of a project. The same ones mean that nothing changed.
+	Rules func(project string) (*derive.Rules, error)
+	// Meaning is what the rules compare texts by; nil where they do not.
+	Meaning *Meaning
 	// Redact takes personal data out of an event, before anything else sees it; nil
 	// where none is.
 	Redact func(*eventv1.Event) redact.Counts
@@ -54,17 +59,19 @@ type Stage struct {
 }
 
 type metrics struct {
-	events, signals, redactions metric.Int64Counter
+	events, signals, redactions, findings metric.Int64Counter
 }
 
 // New makes the stage.
 func New(store Store, opts Options, meter metric.Meter) (*Stage, error) {
 	s := &Stage{store: store, opts: opts, cache: trail.NewCache(opts.CacheBytes)}
-	var errs [4]error
+	var errs [5]error
 	s.metrics.events, errs[0] = meter.Int64Counter("hone.enricher.events",
 		metric.WithDescription("Events by what became of them: new, duplicate (held already), refused (dead letter)."))
 	s.metrics.signals, errs[1] = meter.Int64Counter("hone.enricher.signals",
-		metric.WithDescription("Revisions of signals written, by what they are: holds, waiting, withdrawn, shortened (too large to pass on whole)."))
+		metric.WithDescription("Revisions of signals written, by what they are: holds, waiting, withdrawn, shortened (too large to pass on whole), unknown_category (not in the taxonomy), unfit_edit (an edit does not fit the output), expired (went on without its interaction)."))
+	s.metrics.findings, errs[4] = meter.Int64Counter("hone.enricher.findings",
+		metric.WithDescription("Implicit findings in revisions of signals written, by kind."))
 	s.metrics.redactions, errs[3] = meter.Int64Counter("hone.enricher.redactions",
 		metric.WithDescription("Pieces of personal data that a placeholder replaced, by type."))
 	_, errs[2] = meter.Int64ObservableGauge("hone.enricher.cache.size", metric.WithUnit("By"),
@@ -105,7 +112,11 @@ func (s *Stage) Process(ctx context.Context, in []stage.Record) ([]stage.Record,
 	headers := map[trail.Key][]stage.Header{}
 	for _, t := range sessions {
 		rows = append(rows, t.trail.DueRows()...)
-		news := revise(t.trail)
+		rules, err := s.opts.Rules(t.key.Project)
+		if err != nil {
+			return nil, fmt.Errorf("rules of project %s: %w", t.key.Project, err)
+		}
+		news := revise(t.trail, rules)
 		changed = append(changed, news...)
 		if t.again {
 			publish = append(publish, t.trail.Signals()...)
@@ -113,6 +124,9 @@ func (s *Stage) Process(ctx context.Context, in []stage.Record) ([]stage.Record,
 			publish = append(publish, news...)
 		}
 		headers[t.key] = t.headers
+	}
+	if err := s.opts.Meaning.Err(); err != nil {
+		return nil, fmt.Errorf("compare meanings: %w", err)
 	}
 	// From here on the trails claim to be written. They are not in the cache, so
 	// an error forgets them.
@@ -195,9 +209,8 @@ func (s *Stage) gather(ctx context.Context, batch *trail.Batch, in []stage.Recor
 
 // revise derives the signals of a trail anew and returns those that differ from
 // the newest revisions, which it replaces.
-func revise(t *trail.Trail) []*signalv1.Signal {
+func revise(t *trail.Trail, rules *derive.Rules) []*signalv1.Signal {
 	var out []*signalv1.Signal
-	holds := map[string]bool{}
 	set := func(next, old *signalv1.Signal) {
 		// The number of events that the reading rests on. Whoever handles the same log
 		// gives the same content the same number, even if two do at once, and later
@@ -206,20 +219,24 @@ func revise(t *trail.Trail) []*signalv1.Signal {
 		t.SetSignal(next)
 		out = append(out, next)
 	}
-	for _, sig := range derive.Derive(t.Events()) {
-		holds[sig.SignalId] = true
-		old := t.Signal(sig.SignalId)
-		if sig.Revision = old.GetRevision(); !proto.Equal(sig, old) {
-			set(sig, old)
+	t.Derive(rules, func(signals, stored []*signalv1.Signal) {
+		holds := map[string]bool{}
+		for _, sig := range signals {
+			holds[sig.SignalId] = true
+			old := t.Signal(sig.SignalId)
+			if sig.Revision = old.GetRevision(); !proto.Equal(sig, old) {
+				set(sig, old)
+			}
 		}
-	}
-	for _, old := range t.Signals() {
-		if !holds[old.SignalId] && !old.Withdrawn {
-			gone := proto.CloneOf(old)
-			gone.Withdrawn = true
-			set(gone, old)
+		for _, old := range stored {
+			if !holds[old.SignalId] && !old.Withdrawn {
+				gone := proto.CloneOf(old)
+				gone.Withdrawn = true
+				set(gone, old)
+			}
 		}
-	}
+	})
+	slices.SortFunc(out, derive.Compare)
 	return out
 }
 
@@ -264,7 +281,7 @@ func (s *Stage) count(ctx context.Context, n counts, changed []*signalv1.Signal)
 			s.metrics.redactions.Add(ctx, int64(n), metric.WithAttributes(attribute.String("type", redact.Type(t).String())))
 		}
 	}
-	results := map[string]int64{}
+	results, findings := map[string]int64{}, map[string]int64{}
 	for _, sig := range changed {
 		switch {
 		case sig.Withdrawn:
@@ -274,9 +291,22 @@ func (s *Stage) count(ctx context.Context, n counts, changed []*signalv1.Signal)
 		default:
 			results["holds"]++
 		}
-		if derive.Shortened(sig) {
-			results["shortened"]++
+		for result, is := range map[string]bool{
+			"shortened": derive.Shortened(sig), "unknown_category": len(sig.UnknownCategories) > 0,
+			"unfit_edit": derive.HasEvidence(sig, derive.EvidenceUnfitEdit), "expired": derive.HasEvidence(sig, derive.TimerWaitExpired),
+		} {
+			if is {
+				results[result]++
+			}
 		}
+		if sig.Kind == derive.KindImplicit && !sig.Withdrawn {
+			for _, e := range sig.Evidence {
+				findings[e.Kind]++
+			}
+		}
+	}
+	for kind, n := range findings {
+		s.metrics.findings.Add(ctx, n, metric.WithAttributes(attribute.String("kind", kind)))
 	}
 	for result, n := range results {
 		add(s.metrics.signals, n, result)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/honeloop/hone/pkg/embedded"
 	"github.com/honeloop/hone/pkg/embedded/embeddedtest"
+	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
@@ -86,7 +87,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) restart() {
 	r.t.Helper()
-	st, err := New(r.store, Options{CacheBytes: 1 << 20, MaxSessionEvents: 1000}, telemetry.Discard().Meter)
+	st, err := New(r.store, Options{CacheBytes: 1 << 20, MaxSessionEvents: 1000, Rules: ProjectRules(projects.Defaults(), nil)}, telemetry.Discard().Meter)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -321,7 +322,7 @@ func TestBadRecordsAreNamedAndTheRestCounts(t *testing.T) {
 
 func TestASessionOverItsLimitIsRefused(t *testing.T) {
 	r := newRig(t)
-	st, err := New(r.store, Options{CacheBytes: 1 << 20, MaxSessionEvents: 2}, telemetry.Discard().Meter)
+	st, err := New(r.store, Options{CacheBytes: 1 << 20, MaxSessionEvents: 2, Rules: ProjectRules(projects.Defaults(), nil)}, telemetry.Discard().Meter)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -417,8 +418,12 @@ func TestAnyOrderGivesTheSameState(t *testing.T) {
 				r.process(batch...)
 				log = log[len(batch):]
 			}
+			rules, err := ProjectRules(projects.Defaults(), nil)("p")
+			if err != nil {
+				t.Fatal(err)
+			}
 			for key, events := range sessions {
-				want := derive.Derive(events)
+				want := derive.Derive(events, rules)
 				var stored []*signalv1.Signal
 				for _, s := range r.stored(key) {
 					if pub := r.published[s.SignalId]; !s.Waiting && !proto.Equal(pub, s) {

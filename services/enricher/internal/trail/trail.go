@@ -23,8 +23,13 @@ type Key struct{ Project, Session string }
 type Trail struct {
 	events    map[string]*held
 	signals   map[string]*signalv1.Signal
+	about     map[string][]string // ids of signals by interaction
 	startedAt time.Time
 	bytes     int
+	// session is the trail as signals are read from it, fresh the events that it
+	// does not have yet; nil until it is asked for.
+	session *derive.Session
+	fresh   []*eventv1.Event
 }
 
 // held is an event and the start of the session that its stored row says; zero
@@ -36,11 +41,12 @@ type held struct {
 
 // New is an empty trail.
 func New() *Trail {
-	return &Trail{events: map[string]*held{}, signals: map[string]*signalv1.Signal{}}
+	return &Trail{events: map[string]*held{}, signals: map[string]*signalv1.Signal{}, about: map[string][]string{}}
 }
 
-// messageBytes is about what a message costs in memory beyond its text.
-const messageBytes = 600
+// messageBytes is about what a message and its places in the indexes cost in
+// memory beyond its text.
+const messageBytes = 800
 
 // Bytes is about what the trail costs in memory.
 func (t *Trail) Bytes() int { return t.bytes }
@@ -73,6 +79,9 @@ func (t *Trail) loadEvent(e *eventv1.Event, rowStartsAt time.Time) {
 func (t *Trail) add(e *eventv1.Event, rowStartsAt time.Time) {
 	t.events[e.EventId] = &held{e, rowStartsAt}
 	t.bytes += proto.Size(e) + messageBytes
+	if t.session != nil {
+		t.fresh = append(t.fresh, e)
+	}
 	// In milliseconds, as the store keeps it.
 	if at := e.OccurredAt.AsTime().Truncate(time.Millisecond); t.startedAt.IsZero() || at.Before(t.startedAt) {
 		t.startedAt = at
@@ -88,6 +97,25 @@ func (t *Trail) Events() []*eventv1.Event {
 	return out
 }
 
+// Derive calls each for every interaction whose signals may have changed since
+// the last call, in no order, with the signals that hold and the newest revisions
+// that are stored. The first call, and one with other rules, is about all.
+func (t *Trail) Derive(rules *derive.Rules, each func(holds, stored []*signalv1.Signal)) {
+	if t.session == nil || t.session.Rules() != rules {
+		t.session = derive.NewSession(rules)
+		t.fresh = t.Events()
+	}
+	t.session.Add(t.fresh...)
+	t.fresh = nil
+	for _, id := range t.session.Touched() {
+		var stored []*signalv1.Signal
+		for _, id := range t.about[id] {
+			stored = append(stored, t.signals[id])
+		}
+		each(t.session.Signals(id), stored)
+	}
+}
+
 // Signal is the newest revision of a signal; nil where there is none.
 func (t *Trail) Signal(id string) *signalv1.Signal { return t.signals[id] }
 
@@ -101,6 +129,8 @@ func (t *Trail) Signals() []*signalv1.Signal {
 func (t *Trail) SetSignal(s *signalv1.Signal) {
 	if old := t.signals[s.SignalId]; old != nil {
 		t.bytes -= proto.Size(old) + messageBytes
+	} else {
+		t.about[s.InteractionId] = append(t.about[s.InteractionId], s.SignalId)
 	}
 	t.signals[s.SignalId] = s
 	t.bytes += proto.Size(s) + messageBytes

@@ -62,11 +62,12 @@ func (l load) session(n int) []*eventv1.Event {
 	}
 	var out []*eventv1.Event
 	const turns = perSession - feedbackPerSession
+	first := r.IntN(1_000_000)
 	for i := range turns {
 		out = append(out, &eventv1.Event{
 			EventId: eventID(n, i), Type: "interaction", SessionId: sessionID(n), InteractionId: turnID(i), UserId: user, UserRole: "customer",
 			Environment: "production", Tags: map[string]string{"plan": pick(r, "free", "pro"), "run": strconv.FormatUint(l.seed, 10)}, OccurredAt: at(i),
-			Payload: &eventv1.Event_Interaction{Interaction: interaction(r)},
+			Payload: &eventv1.Event_Interaction{Interaction: interaction(r, first+i)},
 		})
 	}
 	feedback := l.feedback(r)
@@ -125,13 +126,16 @@ func complaint(r *rand.Rand) *eventv1.Feedback {
 	return f
 }
 
-func interaction(r *rand.Rand) *eventv1.Interaction {
+// interaction is a turn. Turns with numbers next to each other ask about other
+// things, so that no question looks like the one before it asked again.
+func interaction(r *rand.Rand, number int) *eventv1.Interaction {
 	score := r.Float64()
+	next := func(from ...string) string { return from[number%len(from)] }
 	return &eventv1.Interaction{
 		Query: fmt.Sprintf("%s %s the %s %s?", pick(r, "How do I", "Can I", "Why can't I", "When may I"),
-			pick(r, "return", "repair", "insure", "wash", "sell", "cancel", "renew", "track", "move", "paint", "rent", "exchange"),
-			pick(r, "red", "old", "second", "broken", "worn", "gifted", "leased", "unopened", "blue", "spare"),
-			pick(r, "shoes", "bicycle", "subscription", "parcel", "tent", "invoice", "phone", "carpet", "kettle", "window", "voucher", "boat", "ladder", "lamp", "router", "account")),
+			next("return", "repair", "insure", "wash", "sell", "cancel", "renew", "track", "move", "paint", "rent", "exchange"),
+			next("red", "old", "second", "broken", "worn", "gifted", "leased", "unopened", "blue", "spare"),
+			next("shoes", "bicycle", "subscription", "parcel", "tent", "invoice", "phone", "carpet", "kettle", "window", "voucher", "boat", "ladder", "lamp", "router", "account")),
 		SystemContext: "You help customers of a shop.\n\tBe brief.",
 		Output:        strings.Repeat(fmt.Sprintf("Answer %d: \"yes\", within 60 days — naïve, 東京, 😀.\n", r.IntN(1_000_000)), 1+r.IntN(4)),
 		Retrieved:     []*eventv1.Retrieved{{Source: "kb/" + strconv.Itoa(r.IntN(100)), Text: "Returns are free.", Score: &score}},
