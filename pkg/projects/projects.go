@@ -31,6 +31,8 @@ import (
 // Settings of one project. Each section stands in a file of its own, with its
 // defaults and its checks.
 type Settings struct {
+	// No alerts where nothing is said.
+	Alerts  Alerts  `yaml:"alerts"`
 	Signals Signals `yaml:"signals"`
 	Cases   Cases   `yaml:"cases"`
 	Privacy Privacy `yaml:"privacy"`
@@ -52,6 +54,7 @@ func DefaultSettings() Settings {
 // Validate joins all that is wrong, each with its key.
 func (s Settings) Validate() error {
 	return errors.Join(
+		section("alerts", s.Alerts.Validate()),
 		section("cases", s.Cases.Validate()),
 		section("privacy", s.Privacy.Validate()),
 		section("recall", s.Recall.Validate()),

@@ -28,6 +28,8 @@ type Config struct {
 	// A secret that the numbers of placeholders come from, the same for all
 	// enrichers. Without one, who reads a placeholder can try out what it stands for.
 	PrivacyKey string `yaml:"privacy_key" env:"PRIVACY_KEY"`
+	// What is done about alerts.
+	Alerts AlertsConfig `yaml:"alerts" envPrefix:"ALERTS_"`
 }
 
 // DefaultConfig is for one machine; Kafka's brokers are missing.
@@ -42,6 +44,7 @@ func DefaultConfig() Config {
 		CacheBytes:       64 << 20,
 		MaxSessionEvents: 50_000,
 		MaxBatch:         2000,
+		Alerts:           DefaultAlertsConfig(),
 	}
 }
 
@@ -51,6 +54,7 @@ func (c Config) Validate() error {
 		prefix("server", c.Server.Validate()),
 		prefix("kafka", c.Kafka.Validate()),
 		prefix("clickhouse", c.ClickHouse.Validate()),
+		prefix("alerts", c.Alerts.Validate()),
 		prefix("embedding", c.Embedding.Validate()),
 	}
 	if c.CacheBytes < 0 {

@@ -21,6 +21,7 @@ import (
 	trailv1 "github.com/honeloop/hone/proto/gen/go/hone/trail/v1"
 	trendsv1 "github.com/honeloop/hone/proto/gen/go/hone/trends/v1"
 
+	"github.com/honeloop/hone/services/enricher/internal/alerting"
 	"github.com/honeloop/hone/services/enricher/internal/enrich"
 	"github.com/honeloop/hone/services/enricher/internal/redact"
 	"github.com/honeloop/hone/services/enricher/internal/sessions"
@@ -40,6 +41,7 @@ type Service struct {
 	reload   time.Duration
 	pub      *stream.Publisher
 	runner   *stream.Runner
+	alerts   *alertWork
 	server   *server.Server
 	tel      *telemetry.Telemetry
 }
@@ -90,10 +92,14 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, pub.Close(), conn.Close()))
 	}
-	s := &Service{conn: conn, model: model, projects: settings, reload: cfg.Server.FilesReload, pub: pub, runner: runner, tel: tel}
+	alerts, err := newAlertWork(cfg, conn, settings, pub, tel)
+	if err != nil {
+		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, pub.Close(), conn.Close()))
+	}
+	s := &Service{alerts: alerts, conn: conn, model: model, projects: settings, reload: cfg.Server.FilesReload, pub: pub, runner: runner, tel: tel}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)
 	trailv1.RegisterTrailServiceServer(s.server.GRPC(), &trailServer{store: sessions.NewStore(conn), log: tel.Log})
-	trendsv1.RegisterTrendServiceServer(s.server.GRPC(), &trendServer{store: trends.NewStore(conn), log: tel.Log})
+	trendsv1.RegisterTrendServiceServer(s.server.GRPC(), &trendServer{store: trends.NewStore(conn), alerts: alerting.NewStore(conn), log: tel.Log})
 	return s, nil
 }
 
@@ -114,6 +120,7 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 			return err
 		}
+		g.Go(func() error { return s.alerts.run(ctx) })
 		return s.runner.Run(ctx)
 	})
 	err := g.Wait()
@@ -125,5 +132,5 @@ func (s *Service) Run(ctx context.Context) error {
 
 // Ready is nil while the trail can be read and events are being handled.
 func (s *Service) Ready(ctx context.Context) error {
-	return errors.Join(clickhouse.CheckSchema(ctx, s.conn), s.runner.Ready(ctx))
+	return errors.Join(clickhouse.CheckSchema(ctx, s.conn), s.runner.Ready(ctx), s.alerts.runner.Ready(ctx))
 }

@@ -11,17 +11,20 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/honeloop/hone/pkg/alerts"
 	"github.com/honeloop/hone/pkg/auth"
 	trendsv1 "github.com/honeloop/hone/proto/gen/go/hone/trends/v1"
 
+	"github.com/honeloop/hone/services/enricher/internal/alerting"
 	"github.com/honeloop/hone/services/enricher/internal/trends"
 )
 
 // trendServer counts in the store.
 type trendServer struct {
 	trendsv1.UnimplementedTrendServiceServer
-	store *trends.Store
-	log   *slog.Logger
+	store  *trends.Store
+	alerts *alerting.Store
+	log    *slog.Logger
 }
 
 const (
@@ -31,6 +34,8 @@ const (
 	defaultSeries    = 10
 	maxSeries        = 50
 	defaultDiscovery = 0.05
+	defaultAlerts    = 50
+	maxAlerts        = 1000
 )
 
 // GetTrends implements TrendService.
@@ -126,6 +131,29 @@ func (s *trendServer) CompareTrends(ctx context.Context, req *trendsv1.CompareTr
 	}
 	return &trendsv1.CompareTrendsResponse{Metric: string(q.Metric), From: timestamppb.New(q.From), To: timestamppb.New(q.To),
 		FalseDiscoveryRate: fdr, Comparisons: comparisons, TooSmall: small}, nil
+}
+
+// ListAlerts implements TrendService.
+func (s *trendServer) ListAlerts(ctx context.Context, req *trendsv1.ListAlertsRequest) (*trendsv1.ListAlertsResponse, error) {
+	project, err := auth.Project(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if req.State != "" && req.State != alerts.Open && req.State != alerts.Resolved {
+		return nil, status.Errorf(codes.InvalidArgument, "state: %q, want open, resolved, or nothing", req.State)
+	}
+	limit := int(req.Limit)
+	switch {
+	case limit == 0:
+		limit = defaultAlerts
+	case limit > maxAlerts:
+		return nil, status.Errorf(codes.InvalidArgument, "limit: %d, want at most %d", limit, maxAlerts)
+	}
+	list, err := s.alerts.List(ctx, project, req.State, limit)
+	if err != nil {
+		return nil, s.failed(ctx, err)
+	}
+	return &trendsv1.ListAlertsResponse{Alerts: list}, nil
 }
 
 // failed hides the store's error from the caller and shows it to the operator.

@@ -6,30 +6,20 @@ import (
 	"regexp"
 	"strings"
 	"time"
-)
 
-// Names of dimensions that are columns of interactions.
-var columns = map[string]bool{
-	"user_role": true, "environment": true, "model": true, "model_version": true, "prompt_version": true, "language": true,
-}
+	"github.com/honeloop/hone/pkg/projects"
+)
 
 // Dimension is a property of interactions: a column, or "tag:NAME".
 type Dimension string
 
 // Validate says what dimensions there are.
-func (d Dimension) Validate() error {
-	if tag, ok := strings.CutPrefix(string(d), "tag:"); ok && tag != "" && len(tag) <= maxName || columns[string(d)] {
-		return nil
-	}
-	return fmt.Errorf("%q: want user_role, environment, model, model_version, prompt_version, language or tag:NAME", string(d))
-}
+func (d Dimension) Validate() error { return projects.CheckDimension(string(d)) }
 
-const (
-	maxName    = 200 // bytes of a category or a tag
-	maxBuckets = 1000
-)
+// maxBuckets bounds a series.
+const maxBuckets = 1000
 
-// Metric is a share of interactions. The zero value is satisfaction.
+// Metric is a share of interactions.
 type Metric string
 
 // The metrics. A category's is "category:NAME".
@@ -42,16 +32,7 @@ const (
 )
 
 // Validate says what metrics there are.
-func (m Metric) Validate() error {
-	switch m {
-	case "", Satisfaction, Dissatisfaction, Response, Implicit:
-		return nil
-	}
-	if c := m.category(); c != "" && len(c) <= maxName {
-		return nil
-	}
-	return fmt.Errorf("%q: want satisfaction, dissatisfaction, category:NAME, response or implicit", string(m))
-}
+func (m Metric) Validate() error { return projects.CheckMetric(string(m)) }
 
 func (m Metric) category() string {
 	c, ok := strings.CutPrefix(string(m), categoryPrefix)
@@ -71,7 +52,7 @@ func (m Metric) counts() (of, hit string) {
 		return "true", "responded"
 	case Implicit:
 		return "true", "implicit"
-	case "", Satisfaction:
+	case Satisfaction:
 		return "good OR bad", "good AND NOT bad"
 	default:
 		return "responded", "in_category"
