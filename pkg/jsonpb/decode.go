@@ -47,6 +47,8 @@ type field struct {
 	list  bool
 	// The key of the field in protobuf's encoding.
 	tag []byte
+	// The key of the values in a map's entries.
+	valueTag []byte
 	// The message of a message field, or of a list's elements.
 	message *message
 	// The fields of the oneof that it belongs to, itself excepted, as a set of
@@ -82,8 +84,8 @@ const maxFields = 64
 const maxBuffer = 64 << 10
 
 // New makes a decoder for a type of message. It refuses types with fields that
-// it cannot read: enums, bytes, zigzag and fixed-size whole numbers, maps of
-// anything but strings, and well-known types other than Timestamp. maxItems bounds the elements of a list and the
+// it cannot read: enums, bytes, zigzag and fixed-size whole numbers, maps
+// from anything but strings or to messages, and well-known types other than Timestamp. maxItems bounds the elements of a list and the
 // entries of a map, so that a small input cannot become a large message.
 func New(desc protoreflect.MessageDescriptor, maxItems int) (*Decoder, error) {
 	root, err := newMessage(desc, map[protoreflect.FullName]*message{})
@@ -126,8 +128,8 @@ func newField(fd protoreflect.FieldDescriptor, known map[protoreflect.FullName]*
 	value := fd
 	if f.isMap {
 		value = fd.MapValue()
-		if fd.MapKey().Kind() != protoreflect.StringKind || value.Kind() != protoreflect.StringKind {
-			return nil, fmt.Errorf("%s: only maps from string to string can be read", fd.FullName())
+		if fd.MapKey().Kind() != protoreflect.StringKind || value.Message() != nil {
+			return nil, fmt.Errorf("%s: only maps from strings to strings, numbers or booleans can be read", fd.FullName())
 		}
 	}
 	wire := protowire.VarintType
@@ -168,6 +170,7 @@ func newField(fd protoreflect.FieldDescriptor, known map[protoreflect.FullName]*
 		return nil, fmt.Errorf("%s: fields of type %s cannot be read", fd.FullName(), value.Kind())
 	}
 	if f.isMap {
+		f.valueTag = protowire.AppendTag(nil, 2, wire)
 		wire = protowire.BytesType
 	}
 	f.tag = protowire.AppendTag(nil, fd.Number(), wire)
@@ -347,7 +350,7 @@ func (d *Decoder) message(dec *jsontext.Decoder, msg *message, buf []byte) ([]by
 		var ferr *FieldError
 		switch {
 		case f.isMap:
-			buf, ferr = d.stringMap(dec, f, buf)
+			buf, ferr = d.mapOf(dec, f, buf)
 		case f.list:
 			buf, ferr = d.list(dec, f, buf)
 		default:
@@ -437,7 +440,7 @@ func (d *Decoder) list(dec *jsontext.Decoder, f *field, buf []byte) ([]byte, *Fi
 	}
 }
 
-func (d *Decoder) stringMap(dec *jsontext.Decoder, f *field, buf []byte) ([]byte, *FieldError) {
+func (d *Decoder) mapOf(dec *jsontext.Decoder, f *field, buf []byte) ([]byte, *FieldError) {
 	if dec.PeekKind() != '{' {
 		return buf, wrongType(dec, "an object")
 	}
@@ -469,9 +472,9 @@ func (d *Decoder) stringMap(dec *jsontext.Decoder, f *field, buf []byte) ([]byte
 		start := len(buf)
 		buf = protowire.AppendTag(buf, 1, protowire.BytesType)
 		buf = protowire.AppendString(buf, key)
-		buf = protowire.AppendTag(buf, 2, protowire.BytesType)
+		buf = append(buf, f.valueTag...)
 		var ferr *FieldError
-		if buf, ferr = scalar(dec, kindString, buf); ferr != nil {
+		if buf, ferr = scalar(dec, f.kind, buf); ferr != nil {
 			return buf, ferr.Key(key)
 		}
 		buf = insertLength(buf, start)

@@ -33,6 +33,14 @@ func every(t testing.TB) protoreflect.MessageDescriptor {
 				Name: proto.String(name + suffix), JsonName: proto.String(name + suffix), Number: proto.Int32(number), Type: &kind, Label: &label})
 			number++
 		}
+		entry := strings.ToUpper(name[:1]) + name[1:] + "MapEntry"
+		m.NestedType = append(m.NestedType, &descriptorpb.DescriptorProto{Name: &entry, Options: &descriptorpb.MessageOptions{MapEntry: proto.Bool(true)}, Field: []*descriptorpb.FieldDescriptorProto{
+			{Name: proto.String("key"), JsonName: proto.String("key"), Number: proto.Int32(1), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()},
+			{Name: proto.String("value"), JsonName: proto.String("value"), Number: proto.Int32(2), Type: &kind, Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()},
+		}})
+		m.Field = append(m.Field, &descriptorpb.FieldDescriptorProto{Name: proto.String(name + "_map"), JsonName: proto.String(name + "_map"), Number: proto.Int32(number),
+			Type: descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), TypeName: proto.String(".test.Every." + entry), Label: descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum()})
+		number++
 	}
 	m.Field = append(m.Field, &descriptorpb.FieldDescriptorProto{Name: proto.String("self"), JsonName: proto.String("self"), Number: proto.Int32(number),
 		Type: descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), TypeName: proto.String(".test.Every"), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()})
@@ -61,6 +69,7 @@ func TestValuesAreReadAsProtoJSONReadsThem(t *testing.T) {
 		`{"float":0.1,"double":-0.1,"bool":false,"string":"\u00e9\n\"\\"}`,
 		`{"int32_list":[-1,0,1],"int64_list":[-1],"uint32_list":[1,2],"uint64_list":[],"float_list":[1.5,-0],"double_list":[1e-300],"bool_list":[true,false],"string_list":["","a"]}`,
 		`{"string":null,"string_list":null,"self":null}`,
+		`{"string_map":{"a":"b","":""},"double_map":{"a":0.5,"b":-2},"uint32_map":{"a":7},"int64_map":{"a":-1},"float_map":{"a":1.5},"bool_map":{"a":true,"b":false}}`,
 	} {
 		got, want := dynamicpb.NewMessage(desc), dynamicpb.NewMessage(desc)
 		if err := protojson.Unmarshal([]byte(in), want); err != nil {
