@@ -31,7 +31,7 @@ const (
 	defaultRecall = 3
 	spareCases    = 5 // read beyond k, for those that are muted or merged
 	maxEmbed      = 256
-	minTokens     = 100
+	minTokens     = 150
 	bytesPerToken = 3 // of a prompt block; English has four or five
 
 	// A case is left out whose relevance is less than this part of the least

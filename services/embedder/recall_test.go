@@ -140,6 +140,9 @@ func TestRequestsAreChecked(t *testing.T) {
 		"long query":     {recall(as("p"), &recallv1.RecallRequest{Query: strings.Repeat("1", maxQueryBytes+1)}), codes.InvalidArgument, "query"},
 		"large k":        {recall(as("p"), &recallv1.RecallRequest{Query: "1", K: 21}), codes.InvalidArgument, "k"},
 		"similarity":     {recall(as("p"), &recallv1.RecallRequest{Query: "1", MinSimilarity: &high}), codes.InvalidArgument, "min_similarity"},
+		"relevance":      {recall(as("p"), &recallv1.RecallRequest{Query: "1", MinRelevance: &high}), codes.InvalidArgument, "min_relevance"},
+		"tokens":         {recall(as("p"), &recallv1.RecallRequest{Query: "1", MaxTokens: 149}), codes.InvalidArgument, "max_tokens"},
+		"blank query":    {recall(as("p"), &recallv1.RecallRequest{Query: " \n"}), codes.InvalidArgument, "query"},
 		"similarity NaN": {recall(as("p"), &recallv1.RecallRequest{Query: "1", MinSimilarity: &nan}), codes.InvalidArgument, "min_similarity"},
 		"no key":         {recall(context.Background(), &recallv1.RecallRequest{Query: "1"}), codes.Unauthenticated, ""},
 		"list state":     {list(as("p"), &casesv1.ListCasesRequest{State: "old"}), codes.InvalidArgument, "state"},
@@ -226,6 +229,33 @@ func TestPromptBlockKeepsTextInItsQuotes(t *testing.T) {
 	if strings.Count(block, "</known_problems>") != 1 || !strings.HasSuffix(block, promptTail) || strings.Count(block, "\n") != 8 ||
 		strings.Contains(block, "<b>") || strings.Contains(block, "\u2028") {
 		t.Errorf("block:\n%s", block)
+	}
+}
+
+func TestPromptBlockShowsAllThatItHolds(t *testing.T) {
+	hidden := "tag\U000E0041\U000E0042 bidi\u202Eabc zero\u200Bwidth\uFEFF selector\uFE0F\U000E0100 filler\u3164\u115F private\uE000 escape\x1b[31m c1\u0085 del\x7f nul\x00"
+	block := promptBlock([]*recallv1.Guidance{{Case: &casesv1.Case{Title: hidden, ApprovedAnswer: "Straße, 東京, ok\tyes\nno"}}}, 4000)
+	for _, want := range []string{
+		`Question: "tag bidiabc zerowidth selector filler private escape [31m c1  del  nul "`, `Approved answer: "Straße, 東京, ok\tyes\nno"`,
+	} {
+		if !strings.Contains(block, want) {
+			t.Errorf("block lacks %s:\n%q", want, block)
+		}
+	}
+}
+
+func TestPromptBlockKeepsToTheTokens(t *testing.T) {
+	h := newHarness(t)
+	long := func(s *signalv1.Signal) { s.Comment = strings.Repeat("wrong ", 100) }
+	h.send(signal("s1", negative, "0 "+strings.Repeat("why ", 60), long), signal("s2", negative, "60", long))
+	for tokens, cases := range map[uint32]int{150: 1, 600: 2, 100_000: 2} {
+		r, err := h.api().Recall(as("p"), &recallv1.RecallRequest{Query: "30", MaxTokens: tokens})
+		if err != nil || len(r.GetGuidance()) != 2 {
+			t.Fatal(r, err)
+		}
+		if b := r.GetPromptBlock(); strings.Count(b, "Question:") != cases || len(b) > int(3*tokens) {
+			t.Errorf("%d tokens: %d bytes, want %d cases:\n%s", tokens, len(b), cases, b)
+		}
 	}
 }
 

@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 type running struct {
 	t      *testing.T
 	broker *streamtest.Broker
+	conn   *grpc.ClientConn
 	recall recallv1.RecallServiceClient
 	cases  casesv1.CaseServiceClient
 	keys   map[string]string // secret keys by project
@@ -58,6 +59,11 @@ func weaviateConfig(w *embedded.Weaviate) vector.Config {
 }
 
 func run(t *testing.T, broker *streamtest.Broker, w *embedded.Weaviate, projects ...string) *running {
+	t.Helper()
+	return runWith(t, broker, w, func(*Config) {}, projects...)
+}
+
+func runWith(t *testing.T, broker *streamtest.Broker, w *embedded.Weaviate, change func(*Config), projects ...string) *running {
 	t.Helper()
 	index, err := vector.Open(weaviateConfig(w))
 	if err != nil {
@@ -91,6 +97,7 @@ func run(t *testing.T, broker *streamtest.Broker, w *embedded.Weaviate, projects
 	cfg.Kafka, cfg.Weaviate = broker.Config(), weaviateConfig(w)
 	cfg.Embedding.Provider = embedding.ProviderHash
 	cfg.Recall.Timeout = 5 * time.Second // a busy machine must not fail the test
+	change(&cfg)
 
 	service, err := New(t.Context(), cfg, telemetry.Discard())
 	if err != nil {
@@ -114,7 +121,7 @@ func run(t *testing.T, broker *streamtest.Broker, w *embedded.Weaviate, projects
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	r.recall, r.cases = recallv1.NewRecallServiceClient(conn), casesv1.NewCaseServiceClient(conn)
+	r.conn, r.recall, r.cases = conn, recallv1.NewRecallServiceClient(conn), casesv1.NewCaseServiceClient(conn)
 	return r
 }
 

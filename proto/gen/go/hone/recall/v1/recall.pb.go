@@ -37,7 +37,7 @@ type RecallRequest struct {
 	// Probability, 0 to 1, that the query is about a known problem below which
 	// nothing is returned; unset means the project's setting.
 	MinRelevance *float64 `protobuf:"fixed64,4,opt,name=min_relevance,json=minRelevance,proto3,oneof" json:"min_relevance,omitempty"`
-	// Most tokens of the prompt block, at least 100, counted as one for each
+	// Most tokens of the prompt block, at least 150, counted as one for each
 	// three bytes; 0 means the service's own limit, which also holds here.
 	MaxTokens     uint32 `protobuf:"varint,5,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
