@@ -118,6 +118,10 @@ bench-import: setup build ## Events/s end to end, and accepted-to-recallable p50
 bench-embed: setup ## Texts/s of the embedder against the bare model
 	cd pkg && go test -run '^$$' -bench 'Embed' -benchtime 5s ./embedding $(ARGS)
 
+.PHONY: bench-backtest
+bench-backtest: setup ## Seconds to run a policy over 100,000 stored decisions
+	cd services && go test -run '^$$' -bench 'Backtest$$' -benchtime 3x -timeout 20m ./router $(ARGS)
+
 .PHONY: bench-stream
 bench-stream: ## Records/s of publisher and runner against bare kafka-go
 	cd pkg && go test -run '^$$' -bench . -benchtime 2s ./stream $(ARGS)

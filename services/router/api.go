@@ -2,17 +2,22 @@ package router
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"google.golang.org/genproto/googleapis/api/httpbody"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/honeloop/hone/pkg/auth"
+	"github.com/honeloop/hone/pkg/clickhouse"
 	"github.com/honeloop/hone/pkg/ids"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
@@ -33,6 +38,8 @@ type api struct {
 	publishTimeout time.Duration
 	// Publications in flight; its capacity is the limit.
 	publishing chan struct{}
+	// Backtests at a time; its capacity is the limit.
+	backtesting chan struct{}
 }
 
 // Limits of calls.
@@ -41,6 +48,8 @@ const (
 	maxVersions     = 1000
 	maxAuthor       = 256  // bytes
 	maxNote         = 4096 // bytes
+	defaultBacktest = 30 * 24 * time.Hour
+	maxMinutes      = 10_000 // of work for a signal
 )
 
 // project is the caller's, once the log of policies was read.
@@ -284,4 +293,65 @@ func (a *api) Explain(ctx context.Context, req *policyv1.ExplainRequest) (*polic
 		out.Decisions = append(out.Decisions, d.Decision)
 	}
 	return out, nil
+}
+
+// Backtest runs a policy over decisions of the past. It writes nothing.
+func (a *api) Backtest(req *policyv1.BacktestRequest, out grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+	ctx := out.Context()
+	project, err := a.project(ctx)
+	if err != nil {
+		return err
+	}
+	select {
+	case a.backtesting <- struct{}{}:
+		defer func() { <-a.backtesting }()
+	default:
+		return status.Errorf(codes.ResourceExhausted, "%d backtests are running: try again later", cap(a.backtesting))
+	}
+	policy := a.policies.of(project)
+	if req.GetYaml() != "" {
+		if policy, err = compileGiven(req.GetYaml()); err != nil {
+			return err
+		}
+	}
+	until := a.now().UTC().Truncate(time.Millisecond)
+	if req.Until != nil {
+		until = req.GetUntil().AsTime()
+	}
+	since := until.Add(-defaultBacktest)
+	if req.Since != nil {
+		since = req.GetSince().AsTime()
+	}
+	if !since.Before(until) || clickhouse.CheckTime(since) != nil || clickhouse.CheckTime(until) != nil {
+		return status.Errorf(codes.InvalidArgument, "since: %s, want a time before %s", since.Format(time.RFC3339), until.Format(time.RFC3339))
+	}
+	for route, minutes := range req.GetMinutes() {
+		if !slices.Contains(allRoutes(), route) {
+			return status.Errorf(codes.InvalidArgument, "minutes: route %q is not known%s", route, didYouMean(route, allRoutes()))
+		}
+		if !(minutes >= 0 && minutes <= maxMinutes) {
+			return status.Errorf(codes.InvalidArgument, "minutes: %s: %v, want minutes from 0 to %d", route, minutes, maxMinutes)
+		}
+	}
+	line := func(m *policyv1.BacktestResponse) error {
+		data, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
+		if err == nil {
+			data, err = marshal(json.RawMessage(data))
+		}
+		if err != nil {
+			return status.Errorf(codes.Internal, "encode the report: %v", err)
+		}
+		return out.Send(&httpbody.HttpBody{ContentType: "application/x-ndjson", Data: append(data, '\n')})
+	}
+	r := newReport(policy.Version(), since, until, req.GetMinutes())
+	err = a.store.backtest(ctx, project, policy, r, func(done, total uint32) error {
+		return line(&policyv1.BacktestResponse{Progress: &policyv1.BacktestProgress{Done: done, Total: total}})
+	})
+	if tooLong, ok := errors.AsType[*tooLongError](err); ok {
+		return status.Error(codes.InvalidArgument, tooLong.Error())
+	}
+	if err != nil {
+		return status.Errorf(codes.Unavailable, "decisions cannot be read now, try again: %v", err)
+	}
+	return line(&policyv1.BacktestResponse{Report: r.finish(policy)})
 }

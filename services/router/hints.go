@@ -143,6 +143,19 @@ func (c *compiler) closedSets(n *yaml.Node, label string, checked *cel.Ast) {
 	}))
 }
 
+// usesCounts says whether a condition looks at facts that are counted in the
+// decisions before.
+func usesCounts(checked *cel.Ast) bool {
+	found := false
+	ast.PreOrderVisit(checked.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		switch p := path(e); p {
+		case "case.negatives_24h", "case.negatives_7d", "session.negatives", "user.negatives_24h", "user.negatives_7d", "user.signals_7d":
+			found = true
+		}
+	}))
+	return found
+}
+
 // path is an expression such as signal.polarity; empty for any other.
 func path(e ast.Expr) string {
 	if e.Kind() != ast.SelectKind || e.AsSelect().IsTestOnly() || e.AsSelect().Operand().Kind() != ast.IdentKind {

@@ -76,6 +76,8 @@ type rule struct {
 	// sample is the share of signals that the rule takes; 0 stands for all.
 	sample float64
 	limit  limit
+	// counted is whether the condition looks at facts that Counts adds.
+	counted bool
 	outcome
 	program cel.Program
 }
@@ -467,7 +469,7 @@ func (c *compiler) rule(n *yaml.Node, lines map[string]int) (rule, bool) {
 	if when := fields["when"]; when == nil {
 		c.fail(n, "%s: when is missing, want a condition; true matches always", label)
 	} else {
-		r.when, r.program = c.condition(when, label)
+		r.when, r.program, r.counted = c.condition(when, label)
 	}
 	return r, len(c.errs) == before
 }
@@ -582,10 +584,10 @@ func (c *compiler) limit(n *yaml.Node, label string) limit {
 }
 
 // condition compiles a CEL expression of type bool.
-func (c *compiler) condition(n *yaml.Node, label string) (string, cel.Program) {
-	text := c.text(n, "when", maxCondition)
+func (c *compiler) condition(n *yaml.Node, label string) (text string, program cel.Program, counted bool) {
+	text = c.text(n, "when", maxCondition)
 	if text == "" {
-		return "", nil
+		return "", nil, false
 	}
 	// n.Value, not text: positions count from the value's own beginning.
 	ast, issues := c.env.CompileSource(common.NewStringSource(n.Value, label))
@@ -594,22 +596,22 @@ func (c *compiler) condition(n *yaml.Node, label string) (string, cel.Program) {
 			line, column := c.position(n, runeOffset(n.Value, e.Location.Line(), e.Location.Column()))
 			c.failAt(line, column, "%s: %s%s", label, celNoise.ReplaceAllString(oneLine(e.Message), ""), c.suggest(e.Message))
 		}
-		return text, nil
+		return text, nil, false
 	}
 	if ast.OutputType() != cel.BoolType {
 		c.fail(n, "%s: when is a %s, want a bool", label, ast.OutputType())
-		return text, nil
+		return text, nil, false
 	}
 	before := len(c.errs)
 	c.closedSets(n, label, ast)
 	if len(c.errs) > before {
-		return text, nil
+		return text, nil, false
 	}
 	program, err := c.env.Program(ast, cel.CostLimit(maxCost))
 	if err != nil {
 		c.fail(n, "%s: %s", label, oneLine(err.Error()))
 	}
-	return text, program
+	return text, program, usesCounts(ast)
 }
 
 // mapping reads a mapping with the given keys, each at most once.

@@ -111,13 +111,16 @@ func newService(cfg Config, tel *telemetry.Telemetry) (*Service, error) {
 	}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)
 	policyv1.RegisterPolicyServiceServer(s.server.GRPC(), &api{store: st, policies: s.policies, append: s.pub.Publish, caughtUp: s.policiesReady,
-		now: time.Now, publishTimeout: cfg.PublishTimeout, publishing: make(chan struct{}, maxPublishing)})
+		now: time.Now, publishTimeout: cfg.PublishTimeout, publishing: make(chan struct{}, maxPublishing), backtesting: make(chan struct{}, maxBacktests)})
 	tel.Log.Info("policy compiled", "policy_version", policy.Version(), "rules", len(policy.rules), "file", cfg.PolicyFile)
 	return s, nil
 }
 
-// maxPublishing bounds the publications at a time.
-const maxPublishing = 16
+// What is done at a time. A backtest keeps a core busy.
+const (
+	maxPublishing = 16
+	maxBacktests  = 2
+)
 
 // Run serves and consumes until ctx ends. The policies go on being followed
 // until the last call was answered, as a publication waits for them.

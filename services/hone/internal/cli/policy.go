@@ -36,16 +36,48 @@ func newPolicyCommand(g *global) *cobra.Command {
 			p := newPainter(cmd.OutOrStdout())
 			for _, d := range resp.Decisions {
 				p.printf("%s  %s\n", p.bold(fmt.Sprintf("revision %d → %s", d.SignalRevision, orNothing(strings.Join(d.Routes, ", ")))), p.dim(d.DecisionId))
-				p.block(2, "rule", joined(" · ", d.Rule, d.PolicyVersion))
+				p.block(2, "rule", joined(" · ", d.Rule, prefixed("priority ", d.Priority), prefixed("policy ", d.PolicyVersion)))
 				p.block(2, "reason", d.Reason)
+				p.block(2, "decided", joined(" · ", stamp(d.DecidedAt), superseded(d)))
 				p.block(2, "case", d.CaseId)
-				p.block(2, "facts", d.Facts)
+				for i, r := range d.Rules {
+					label := ""
+					if i == 0 {
+						label = "rules"
+					}
+					p.block(2, label, ruleLine(r))
+				}
+				printFacts(p, 2, d.Facts)
 			}
 			return nil
 		}),
 	}
-	cmd.AddCommand(g.newPolicyShow(), newPolicyValidate(g), g.newPolicyDiff(), g.newPolicyApply(), g.newPolicyHistory(), g.newPolicyRollback(), why)
+	cmd.AddCommand(g.newPolicyShow(), newPolicyValidate(g), g.newPolicyDiff(), g.newPolicyApply(), g.newPolicyHistory(), g.newPolicyRollback(), g.newPolicyBacktest(), why)
 	return cmd
+}
+
+// superseded says what replaced a decision.
+func superseded(d *policyv1.Decision) string {
+	if !d.Superseded {
+		return "in force"
+	}
+	return fmt.Sprintf("replaced by revision %d", d.SupersededBy)
+}
+
+// ruleLine is what one rule said.
+func ruleLine(r *policyv1.RuleResult) string {
+	mark := map[string]string{"matched": "✓", "not matched": "·"}[r.Result]
+	if mark == "" {
+		mark = "!"
+	}
+	line := mark + " " + r.Rule
+	if r.Result != "not matched" {
+		line += ": " + r.Result
+	}
+	if r.Taken != nil {
+		line += fmt.Sprintf(", %d taken before in the period", r.GetTaken())
+	}
+	return line + prefixed(": ", r.Error)
 }
 
 func orNothing(routes string) string {

@@ -10,6 +10,7 @@ package policyv1
 
 import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
+	httpbody "google.golang.org/genproto/googleapis/api/httpbody"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -986,6 +987,644 @@ func (x *RollbackPolicyResponse) GetPolicy() *Policy {
 	return nil
 }
 
+type BacktestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policy to try; unset for the one in force.
+	Yaml string `protobuf:"bytes,1,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	// Signals whose time is in [since, until). Unset: the last 30 days, until now.
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	Until *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	// Minutes of work for a signal on a route, for the cost. Of routes that are
+	// not named, Hone's estimates count.
+	Minutes       map[string]float64 `protobuf:"bytes,4,rep,name=minutes,proto3" json:"minutes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestRequest) Reset() {
+	*x = BacktestRequest{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestRequest) ProtoMessage() {}
+
+func (x *BacktestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestRequest.ProtoReflect.Descriptor instead.
+func (*BacktestRequest) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *BacktestRequest) GetYaml() string {
+	if x != nil {
+		return x.Yaml
+	}
+	return ""
+}
+
+func (x *BacktestRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *BacktestRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *BacktestRequest) GetMinutes() map[string]float64 {
+	if x != nil {
+		return x.Minutes
+	}
+	return nil
+}
+
+// BacktestResponse is one line of a backtest.
+type BacktestResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Progress      *BacktestProgress      `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	Report        *BacktestReport        `protobuf:"bytes,2,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestResponse) Reset() {
+	*x = BacktestResponse{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestResponse) ProtoMessage() {}
+
+func (x *BacktestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestResponse.ProtoReflect.Descriptor instead.
+func (*BacktestResponse) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *BacktestResponse) GetProgress() *BacktestProgress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+func (x *BacktestResponse) GetReport() *BacktestReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+type BacktestProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Done          uint32                 `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
+	Total         uint32                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestProgress) Reset() {
+	*x = BacktestProgress{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestProgress) ProtoMessage() {}
+
+func (x *BacktestProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestProgress.ProtoReflect.Descriptor instead.
+func (*BacktestProgress) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *BacktestProgress) GetDone() uint32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *BacktestProgress) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+// BacktestReport compares what was decided with what a policy would decide.
+type BacktestReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policy that was tried.
+	PolicyVersion string                 `protobuf:"bytes,1,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	// Signals that were compared, each with its newest revision.
+	Signals uint32 `protobuf:"varint,4,opt,name=signals,proto3" json:"signals,omitempty"`
+	// Signals that were withdrawn, so that no policy decides them.
+	Withdrawn uint32 `protobuf:"varint,5,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	// Signals whose facts were too long to be kept, so that they were left out.
+	LeftOut uint32 `protobuf:"varint,6,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	// Signals that would go another way, or with another priority.
+	Changed uint32 `protobuf:"varint,7,opt,name=changed,proto3" json:"changed,omitempty"`
+	// Signals that would go the same way by another rule.
+	OtherRule uint32 `protobuf:"varint,8,opt,name=other_rule,json=otherRule,proto3" json:"other_rule,omitempty"`
+	// Each with its signals before and after: by route ("nothing" for none), by
+	// rule, in the policy's order, and by the version that decided.
+	Routes    []*BacktestCount `protobuf:"bytes,9,rep,name=routes,proto3" json:"routes,omitempty"`
+	Rules     []*BacktestCount `protobuf:"bytes,10,rep,name=rules,proto3" json:"rules,omitempty"`
+	DecidedBy []*BacktestCount `protobuf:"bytes,11,rep,name=decided_by,json=decidedBy,proto3" json:"decided_by,omitempty"`
+	// Signals for reviewers on each day (UTC), by the signals' time; days
+	// without any are left out.
+	Reviews []*BacktestCount `protobuf:"bytes,12,rep,name=reviews,proto3" json:"reviews,omitempty"`
+	// Most frequent first, at most 50.
+	Changes []*BacktestChange `protobuf:"bytes,13,rep,name=changes,proto3" json:"changes,omitempty"`
+	Cost    *BacktestCost     `protobuf:"bytes,14,opt,name=cost,proto3" json:"cost,omitempty"`
+	// What to know when reading it.
+	Notes         []string `protobuf:"bytes,15,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestReport) Reset() {
+	*x = BacktestReport{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestReport) ProtoMessage() {}
+
+func (x *BacktestReport) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestReport.ProtoReflect.Descriptor instead.
+func (*BacktestReport) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BacktestReport) GetPolicyVersion() string {
+	if x != nil {
+		return x.PolicyVersion
+	}
+	return ""
+}
+
+func (x *BacktestReport) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *BacktestReport) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *BacktestReport) GetSignals() uint32 {
+	if x != nil {
+		return x.Signals
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetWithdrawn() uint32 {
+	if x != nil {
+		return x.Withdrawn
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetLeftOut() uint32 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetChanged() uint32 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetOtherRule() uint32 {
+	if x != nil {
+		return x.OtherRule
+	}
+	return 0
+}
+
+func (x *BacktestReport) GetRoutes() []*BacktestCount {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *BacktestReport) GetRules() []*BacktestCount {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *BacktestReport) GetDecidedBy() []*BacktestCount {
+	if x != nil {
+		return x.DecidedBy
+	}
+	return nil
+}
+
+func (x *BacktestReport) GetReviews() []*BacktestCount {
+	if x != nil {
+		return x.Reviews
+	}
+	return nil
+}
+
+func (x *BacktestReport) GetChanges() []*BacktestChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *BacktestReport) GetCost() *BacktestCost {
+	if x != nil {
+		return x.Cost
+	}
+	return nil
+}
+
+func (x *BacktestReport) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+type BacktestCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Before        uint32                 `protobuf:"varint,2,opt,name=before,proto3" json:"before,omitempty"`
+	After         uint32                 `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestCount) Reset() {
+	*x = BacktestCount{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestCount) ProtoMessage() {}
+
+func (x *BacktestCount) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestCount.ProtoReflect.Descriptor instead.
+func (*BacktestCount) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *BacktestCount) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BacktestCount) GetBefore() uint32 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *BacktestCount) GetAfter() uint32 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+// BacktestChange is signals that would go from one way to another.
+type BacktestChange struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Before []string               `protobuf:"bytes,1,rep,name=before,proto3" json:"before,omitempty"`
+	After  []string               `protobuf:"bytes,2,rep,name=after,proto3" json:"after,omitempty"`
+	// Empty where the priority is the same.
+	PriorityBefore string `protobuf:"bytes,3,opt,name=priority_before,json=priorityBefore,proto3" json:"priority_before,omitempty"`
+	PriorityAfter  string `protobuf:"bytes,4,opt,name=priority_after,json=priorityAfter,proto3" json:"priority_after,omitempty"`
+	Signals        uint32 `protobuf:"varint,5,opt,name=signals,proto3" json:"signals,omitempty"`
+	// At most 3.
+	Examples      []*BacktestExample `protobuf:"bytes,6,rep,name=examples,proto3" json:"examples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestChange) Reset() {
+	*x = BacktestChange{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestChange) ProtoMessage() {}
+
+func (x *BacktestChange) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestChange.ProtoReflect.Descriptor instead.
+func (*BacktestChange) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *BacktestChange) GetBefore() []string {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *BacktestChange) GetAfter() []string {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *BacktestChange) GetPriorityBefore() string {
+	if x != nil {
+		return x.PriorityBefore
+	}
+	return ""
+}
+
+func (x *BacktestChange) GetPriorityAfter() string {
+	if x != nil {
+		return x.PriorityAfter
+	}
+	return ""
+}
+
+func (x *BacktestChange) GetSignals() uint32 {
+	if x != nil {
+		return x.Signals
+	}
+	return 0
+}
+
+func (x *BacktestChange) GetExamples() []*BacktestExample {
+	if x != nil {
+		return x.Examples
+	}
+	return nil
+}
+
+type BacktestExample struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SignalId      string                 `protobuf:"bytes,1,opt,name=signal_id,json=signalId,proto3" json:"signal_id,omitempty"`
+	SessionId     string                 `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	CaseId        string                 `protobuf:"bytes,3,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	RuleBefore    string                 `protobuf:"bytes,4,opt,name=rule_before,json=ruleBefore,proto3" json:"rule_before,omitempty"`
+	RuleAfter     string                 `protobuf:"bytes,5,opt,name=rule_after,json=ruleAfter,proto3" json:"rule_after,omitempty"`
+	ReasonAfter   string                 `protobuf:"bytes,6,opt,name=reason_after,json=reasonAfter,proto3" json:"reason_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestExample) Reset() {
+	*x = BacktestExample{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestExample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestExample) ProtoMessage() {}
+
+func (x *BacktestExample) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestExample.ProtoReflect.Descriptor instead.
+func (*BacktestExample) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *BacktestExample) GetSignalId() string {
+	if x != nil {
+		return x.SignalId
+	}
+	return ""
+}
+
+func (x *BacktestExample) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *BacktestExample) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *BacktestExample) GetRuleBefore() string {
+	if x != nil {
+		return x.RuleBefore
+	}
+	return ""
+}
+
+func (x *BacktestExample) GetRuleAfter() string {
+	if x != nil {
+		return x.RuleAfter
+	}
+	return ""
+}
+
+func (x *BacktestExample) GetReasonAfter() string {
+	if x != nil {
+		return x.ReasonAfter
+	}
+	return ""
+}
+
+// BacktestCost is the minutes of each route times its signals.
+type BacktestCost struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Minutes       map[string]float64     `protobuf:"bytes,1,rep,name=minutes,proto3" json:"minutes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	HoursBefore   float64                `protobuf:"fixed64,2,opt,name=hours_before,json=hoursBefore,proto3" json:"hours_before,omitempty"`
+	HoursAfter    float64                `protobuf:"fixed64,3,opt,name=hours_after,json=hoursAfter,proto3" json:"hours_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestCost) Reset() {
+	*x = BacktestCost{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestCost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestCost) ProtoMessage() {}
+
+func (x *BacktestCost) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestCost.ProtoReflect.Descriptor instead.
+func (*BacktestCost) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *BacktestCost) GetMinutes() map[string]float64 {
+	if x != nil {
+		return x.Minutes
+	}
+	return nil
+}
+
+func (x *BacktestCost) GetHoursBefore() float64 {
+	if x != nil {
+		return x.HoursBefore
+	}
+	return 0
+}
+
+func (x *BacktestCost) GetHoursAfter() float64 {
+	if x != nil {
+		return x.HoursAfter
+	}
+	return 0
+}
+
 type ExplainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SignalId      string                 `protobuf:"bytes,1,opt,name=signal_id,json=signalId,proto3" json:"signal_id,omitempty"`
@@ -995,7 +1634,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[14]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1646,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[14]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1659,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{14}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExplainRequest) GetSignalId() string {
@@ -1039,7 +1678,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[15]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1690,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[15]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1703,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{15}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExplainResponse) GetDecisions() []*Decision {
@@ -1078,7 +1717,7 @@ var File_hone_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1bhone/policy/v1/policy.proto\x12\x0ehone.policy.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x04\n" +
+	"\x1bhone/policy/v1/policy.proto\x12\x0ehone.policy.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x04\n" +
 	"\bDecision\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12\x1d\n" +
@@ -1159,17 +1798,80 @@ const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"\x04note\x18\x03 \x01(\tR\x04noteB\t\n" +
 	"\a_number\"H\n" +
 	"\x16RollbackPolicyResponse\x12.\n" +
-	"\x06policy\x18\x01 \x01(\v2\x16.hone.policy.v1.PolicyR\x06policy\"-\n" +
+	"\x06policy\x18\x01 \x01(\v2\x16.hone.policy.v1.PolicyR\x06policy\"\x8d\x02\n" +
+	"\x0fBacktestRequest\x12\x12\n" +
+	"\x04yaml\x18\x01 \x01(\tR\x04yaml\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12F\n" +
+	"\aminutes\x18\x04 \x03(\v2,.hone.policy.v1.BacktestRequest.MinutesEntryR\aminutes\x1a:\n" +
+	"\fMinutesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x88\x01\n" +
+	"\x10BacktestResponse\x12<\n" +
+	"\bprogress\x18\x01 \x01(\v2 .hone.policy.v1.BacktestProgressR\bprogress\x126\n" +
+	"\x06report\x18\x02 \x01(\v2\x1e.hone.policy.v1.BacktestReportR\x06report\"<\n" +
+	"\x10BacktestProgress\x12\x12\n" +
+	"\x04done\x18\x01 \x01(\rR\x04done\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\rR\x05total\"\x8c\x05\n" +
+	"\x0eBacktestReport\x12%\n" +
+	"\x0epolicy_version\x18\x01 \x01(\tR\rpolicyVersion\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x18\n" +
+	"\asignals\x18\x04 \x01(\rR\asignals\x12\x1c\n" +
+	"\twithdrawn\x18\x05 \x01(\rR\twithdrawn\x12\x19\n" +
+	"\bleft_out\x18\x06 \x01(\rR\aleftOut\x12\x18\n" +
+	"\achanged\x18\a \x01(\rR\achanged\x12\x1d\n" +
+	"\n" +
+	"other_rule\x18\b \x01(\rR\totherRule\x125\n" +
+	"\x06routes\x18\t \x03(\v2\x1d.hone.policy.v1.BacktestCountR\x06routes\x123\n" +
+	"\x05rules\x18\n" +
+	" \x03(\v2\x1d.hone.policy.v1.BacktestCountR\x05rules\x12<\n" +
+	"\n" +
+	"decided_by\x18\v \x03(\v2\x1d.hone.policy.v1.BacktestCountR\tdecidedBy\x127\n" +
+	"\areviews\x18\f \x03(\v2\x1d.hone.policy.v1.BacktestCountR\areviews\x128\n" +
+	"\achanges\x18\r \x03(\v2\x1e.hone.policy.v1.BacktestChangeR\achanges\x120\n" +
+	"\x04cost\x18\x0e \x01(\v2\x1c.hone.policy.v1.BacktestCostR\x04cost\x12\x14\n" +
+	"\x05notes\x18\x0f \x03(\tR\x05notes\"Q\n" +
+	"\rBacktestCount\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\rR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\rR\x05after\"\xe5\x01\n" +
+	"\x0eBacktestChange\x12\x16\n" +
+	"\x06before\x18\x01 \x03(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x02 \x03(\tR\x05after\x12'\n" +
+	"\x0fpriority_before\x18\x03 \x01(\tR\x0epriorityBefore\x12%\n" +
+	"\x0epriority_after\x18\x04 \x01(\tR\rpriorityAfter\x12\x18\n" +
+	"\asignals\x18\x05 \x01(\rR\asignals\x12;\n" +
+	"\bexamples\x18\x06 \x03(\v2\x1f.hone.policy.v1.BacktestExampleR\bexamples\"\xc9\x01\n" +
+	"\x0fBacktestExample\x12\x1b\n" +
+	"\tsignal_id\x18\x01 \x01(\tR\bsignalId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x17\n" +
+	"\acase_id\x18\x03 \x01(\tR\x06caseId\x12\x1f\n" +
+	"\vrule_before\x18\x04 \x01(\tR\n" +
+	"ruleBefore\x12\x1d\n" +
+	"\n" +
+	"rule_after\x18\x05 \x01(\tR\truleAfter\x12!\n" +
+	"\freason_after\x18\x06 \x01(\tR\vreasonAfter\"\xd3\x01\n" +
+	"\fBacktestCost\x12C\n" +
+	"\aminutes\x18\x01 \x03(\v2).hone.policy.v1.BacktestCost.MinutesEntryR\aminutes\x12!\n" +
+	"\fhours_before\x18\x02 \x01(\x01R\vhoursBefore\x12\x1f\n" +
+	"\vhours_after\x18\x03 \x01(\x01R\n" +
+	"hoursAfter\x1a:\n" +
+	"\fMinutesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"-\n" +
 	"\x0eExplainRequest\x12\x1b\n" +
 	"\tsignal_id\x18\x01 \x01(\tR\bsignalId\"I\n" +
 	"\x0fExplainResponse\x126\n" +
-	"\tdecisions\x18\x01 \x03(\v2\x18.hone.policy.v1.DecisionR\tdecisions2\xe5\x05\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x18.hone.policy.v1.DecisionR\tdecisions2\xcc\x06\n" +
 	"\rPolicyService\x12n\n" +
 	"\tGetPolicy\x12 .hone.policy.v1.GetPolicyRequest\x1a!.hone.policy.v1.GetPolicyResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/policies/current\x12o\n" +
 	"\fListPolicies\x12#.hone.policy.v1.ListPoliciesRequest\x1a$.hone.policy.v1.ListPoliciesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/policies\x12\x81\x01\n" +
 	"\x0eValidatePolicy\x12%.hone.policy.v1.ValidatePolicyRequest\x1a&.hone.policy.v1.ValidatePolicyResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:validate\x12u\n" +
 	"\rPublishPolicy\x12$.hone.policy.v1.PublishPolicyRequest\x1a%.hone.policy.v1.PublishPolicyResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/v1/policies\x12\x81\x01\n" +
-	"\x0eRollbackPolicy\x12%.hone.policy.v1.RollbackPolicyRequest\x1a&.hone.policy.v1.RollbackPolicyResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:rollback\x12t\n" +
+	"\x0eRollbackPolicy\x12%.hone.policy.v1.RollbackPolicyRequest\x1a&.hone.policy.v1.RollbackPolicyResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:rollback\x12e\n" +
+	"\bBacktest\x12\x1f.hone.policy.v1.BacktestRequest\x1a\x14.google.api.HttpBody\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:backtest0\x01\x12t\n" +
 	"\aExplain\x12\x1e.hone.policy.v1.ExplainRequest\x1a\x1f.hone.policy.v1.ExplainResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/policies/explain/{signal_id}B?Z=github.com/honeloop/hone/proto/gen/go/hone/policy/v1;policyv1b\x06proto3"
 
 var (
@@ -1184,7 +1886,7 @@ func file_hone_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_hone_policy_v1_policy_proto_rawDescData
 }
 
-var file_hone_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_hone_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_hone_policy_v1_policy_proto_goTypes = []any{
 	(*Decision)(nil),               // 0: hone.policy.v1.Decision
 	(*RuleResult)(nil),             // 1: hone.policy.v1.RuleResult
@@ -1200,38 +1902,66 @@ var file_hone_policy_v1_policy_proto_goTypes = []any{
 	(*PublishPolicyResponse)(nil),  // 11: hone.policy.v1.PublishPolicyResponse
 	(*RollbackPolicyRequest)(nil),  // 12: hone.policy.v1.RollbackPolicyRequest
 	(*RollbackPolicyResponse)(nil), // 13: hone.policy.v1.RollbackPolicyResponse
-	(*ExplainRequest)(nil),         // 14: hone.policy.v1.ExplainRequest
-	(*ExplainResponse)(nil),        // 15: hone.policy.v1.ExplainResponse
-	(*timestamppb.Timestamp)(nil),  // 16: google.protobuf.Timestamp
+	(*BacktestRequest)(nil),        // 14: hone.policy.v1.BacktestRequest
+	(*BacktestResponse)(nil),       // 15: hone.policy.v1.BacktestResponse
+	(*BacktestProgress)(nil),       // 16: hone.policy.v1.BacktestProgress
+	(*BacktestReport)(nil),         // 17: hone.policy.v1.BacktestReport
+	(*BacktestCount)(nil),          // 18: hone.policy.v1.BacktestCount
+	(*BacktestChange)(nil),         // 19: hone.policy.v1.BacktestChange
+	(*BacktestExample)(nil),        // 20: hone.policy.v1.BacktestExample
+	(*BacktestCost)(nil),           // 21: hone.policy.v1.BacktestCost
+	(*ExplainRequest)(nil),         // 22: hone.policy.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 23: hone.policy.v1.ExplainResponse
+	nil,                            // 24: hone.policy.v1.BacktestRequest.MinutesEntry
+	nil,                            // 25: hone.policy.v1.BacktestCost.MinutesEntry
+	(*timestamppb.Timestamp)(nil),  // 26: google.protobuf.Timestamp
+	(*httpbody.HttpBody)(nil),      // 27: google.api.HttpBody
 }
 var file_hone_policy_v1_policy_proto_depIdxs = []int32{
-	16, // 0: hone.policy.v1.Decision.decided_at:type_name -> google.protobuf.Timestamp
+	26, // 0: hone.policy.v1.Decision.decided_at:type_name -> google.protobuf.Timestamp
 	1,  // 1: hone.policy.v1.Decision.rules:type_name -> hone.policy.v1.RuleResult
-	16, // 2: hone.policy.v1.Decision.occurred_at:type_name -> google.protobuf.Timestamp
-	16, // 3: hone.policy.v1.Policy.published_at:type_name -> google.protobuf.Timestamp
+	26, // 2: hone.policy.v1.Decision.occurred_at:type_name -> google.protobuf.Timestamp
+	26, // 3: hone.policy.v1.Policy.published_at:type_name -> google.protobuf.Timestamp
 	2,  // 4: hone.policy.v1.GetPolicyResponse.policy:type_name -> hone.policy.v1.Policy
 	2,  // 5: hone.policy.v1.ListPoliciesResponse.policies:type_name -> hone.policy.v1.Policy
 	9,  // 6: hone.policy.v1.ValidatePolicyResponse.errors:type_name -> hone.policy.v1.PolicyError
 	2,  // 7: hone.policy.v1.PublishPolicyResponse.policy:type_name -> hone.policy.v1.Policy
 	2,  // 8: hone.policy.v1.RollbackPolicyResponse.policy:type_name -> hone.policy.v1.Policy
-	0,  // 9: hone.policy.v1.ExplainResponse.decisions:type_name -> hone.policy.v1.Decision
-	3,  // 10: hone.policy.v1.PolicyService.GetPolicy:input_type -> hone.policy.v1.GetPolicyRequest
-	5,  // 11: hone.policy.v1.PolicyService.ListPolicies:input_type -> hone.policy.v1.ListPoliciesRequest
-	7,  // 12: hone.policy.v1.PolicyService.ValidatePolicy:input_type -> hone.policy.v1.ValidatePolicyRequest
-	10, // 13: hone.policy.v1.PolicyService.PublishPolicy:input_type -> hone.policy.v1.PublishPolicyRequest
-	12, // 14: hone.policy.v1.PolicyService.RollbackPolicy:input_type -> hone.policy.v1.RollbackPolicyRequest
-	14, // 15: hone.policy.v1.PolicyService.Explain:input_type -> hone.policy.v1.ExplainRequest
-	4,  // 16: hone.policy.v1.PolicyService.GetPolicy:output_type -> hone.policy.v1.GetPolicyResponse
-	6,  // 17: hone.policy.v1.PolicyService.ListPolicies:output_type -> hone.policy.v1.ListPoliciesResponse
-	8,  // 18: hone.policy.v1.PolicyService.ValidatePolicy:output_type -> hone.policy.v1.ValidatePolicyResponse
-	11, // 19: hone.policy.v1.PolicyService.PublishPolicy:output_type -> hone.policy.v1.PublishPolicyResponse
-	13, // 20: hone.policy.v1.PolicyService.RollbackPolicy:output_type -> hone.policy.v1.RollbackPolicyResponse
-	15, // 21: hone.policy.v1.PolicyService.Explain:output_type -> hone.policy.v1.ExplainResponse
-	16, // [16:22] is the sub-list for method output_type
-	10, // [10:16] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	26, // 9: hone.policy.v1.BacktestRequest.since:type_name -> google.protobuf.Timestamp
+	26, // 10: hone.policy.v1.BacktestRequest.until:type_name -> google.protobuf.Timestamp
+	24, // 11: hone.policy.v1.BacktestRequest.minutes:type_name -> hone.policy.v1.BacktestRequest.MinutesEntry
+	16, // 12: hone.policy.v1.BacktestResponse.progress:type_name -> hone.policy.v1.BacktestProgress
+	17, // 13: hone.policy.v1.BacktestResponse.report:type_name -> hone.policy.v1.BacktestReport
+	26, // 14: hone.policy.v1.BacktestReport.since:type_name -> google.protobuf.Timestamp
+	26, // 15: hone.policy.v1.BacktestReport.until:type_name -> google.protobuf.Timestamp
+	18, // 16: hone.policy.v1.BacktestReport.routes:type_name -> hone.policy.v1.BacktestCount
+	18, // 17: hone.policy.v1.BacktestReport.rules:type_name -> hone.policy.v1.BacktestCount
+	18, // 18: hone.policy.v1.BacktestReport.decided_by:type_name -> hone.policy.v1.BacktestCount
+	18, // 19: hone.policy.v1.BacktestReport.reviews:type_name -> hone.policy.v1.BacktestCount
+	19, // 20: hone.policy.v1.BacktestReport.changes:type_name -> hone.policy.v1.BacktestChange
+	21, // 21: hone.policy.v1.BacktestReport.cost:type_name -> hone.policy.v1.BacktestCost
+	20, // 22: hone.policy.v1.BacktestChange.examples:type_name -> hone.policy.v1.BacktestExample
+	25, // 23: hone.policy.v1.BacktestCost.minutes:type_name -> hone.policy.v1.BacktestCost.MinutesEntry
+	0,  // 24: hone.policy.v1.ExplainResponse.decisions:type_name -> hone.policy.v1.Decision
+	3,  // 25: hone.policy.v1.PolicyService.GetPolicy:input_type -> hone.policy.v1.GetPolicyRequest
+	5,  // 26: hone.policy.v1.PolicyService.ListPolicies:input_type -> hone.policy.v1.ListPoliciesRequest
+	7,  // 27: hone.policy.v1.PolicyService.ValidatePolicy:input_type -> hone.policy.v1.ValidatePolicyRequest
+	10, // 28: hone.policy.v1.PolicyService.PublishPolicy:input_type -> hone.policy.v1.PublishPolicyRequest
+	12, // 29: hone.policy.v1.PolicyService.RollbackPolicy:input_type -> hone.policy.v1.RollbackPolicyRequest
+	14, // 30: hone.policy.v1.PolicyService.Backtest:input_type -> hone.policy.v1.BacktestRequest
+	22, // 31: hone.policy.v1.PolicyService.Explain:input_type -> hone.policy.v1.ExplainRequest
+	4,  // 32: hone.policy.v1.PolicyService.GetPolicy:output_type -> hone.policy.v1.GetPolicyResponse
+	6,  // 33: hone.policy.v1.PolicyService.ListPolicies:output_type -> hone.policy.v1.ListPoliciesResponse
+	8,  // 34: hone.policy.v1.PolicyService.ValidatePolicy:output_type -> hone.policy.v1.ValidatePolicyResponse
+	11, // 35: hone.policy.v1.PolicyService.PublishPolicy:output_type -> hone.policy.v1.PublishPolicyResponse
+	13, // 36: hone.policy.v1.PolicyService.RollbackPolicy:output_type -> hone.policy.v1.RollbackPolicyResponse
+	27, // 37: hone.policy.v1.PolicyService.Backtest:output_type -> google.api.HttpBody
+	23, // 38: hone.policy.v1.PolicyService.Explain:output_type -> hone.policy.v1.ExplainResponse
+	32, // [32:39] is the sub-list for method output_type
+	25, // [25:32] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_hone_policy_v1_policy_proto_init() }
@@ -1249,7 +1979,7 @@ func file_hone_policy_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_policy_v1_policy_proto_rawDesc), len(file_hone_policy_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

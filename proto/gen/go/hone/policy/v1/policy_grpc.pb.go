@@ -10,6 +10,7 @@ package policyv1
 
 import (
 	context "context"
+	httpbody "google.golang.org/genproto/googleapis/api/httpbody"
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
@@ -26,6 +27,7 @@ const (
 	PolicyService_ValidatePolicy_FullMethodName = "/hone.policy.v1.PolicyService/ValidatePolicy"
 	PolicyService_PublishPolicy_FullMethodName  = "/hone.policy.v1.PolicyService/PublishPolicy"
 	PolicyService_RollbackPolicy_FullMethodName = "/hone.policy.v1.PolicyService/RollbackPolicy"
+	PolicyService_Backtest_FullMethodName       = "/hone.policy.v1.PolicyService/Backtest"
 	PolicyService_Explain_FullMethodName        = "/hone.policy.v1.PolicyService/Explain"
 )
 
@@ -49,6 +51,12 @@ type PolicyServiceClient interface {
 	PublishPolicy(ctx context.Context, in *PublishPolicyRequest, opts ...grpc.CallOption) (*PublishPolicyResponse, error)
 	// RollbackPolicy publishes an earlier version again.
 	RollbackPolicy(ctx context.Context, in *RollbackPolicyRequest, opts ...grpc.CallOption) (*RollbackPolicyResponse, error)
+	// Backtest runs a policy over decisions of the past and says what it would
+	// change. It changes nothing. It streams JSON Lines, each a
+	// BacktestResponse: progress, and at last the report.
+	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+	// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+	Backtest(ctx context.Context, in *BacktestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
 	// Explain returns the decisions on a signal, newest revision first.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 }
@@ -111,6 +119,25 @@ func (c *policyServiceClient) RollbackPolicy(ctx context.Context, in *RollbackPo
 	return out, nil
 }
 
+func (c *policyServiceClient) Backtest(ctx context.Context, in *BacktestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PolicyService_ServiceDesc.Streams[0], PolicyService_Backtest_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BacktestRequest, httpbody.HttpBody]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PolicyService_BacktestClient = grpc.ServerStreamingClient[httpbody.HttpBody]
+
 func (c *policyServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ExplainResponse)
@@ -141,6 +168,12 @@ type PolicyServiceServer interface {
 	PublishPolicy(context.Context, *PublishPolicyRequest) (*PublishPolicyResponse, error)
 	// RollbackPolicy publishes an earlier version again.
 	RollbackPolicy(context.Context, *RollbackPolicyRequest) (*RollbackPolicyResponse, error)
+	// Backtest runs a policy over decisions of the past and says what it would
+	// change. It changes nothing. It streams JSON Lines, each a
+	// BacktestResponse: progress, and at last the report.
+	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+	// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+	Backtest(*BacktestRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
 	// Explain returns the decisions on a signal, newest revision first.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	mustEmbedUnimplementedPolicyServiceServer()
@@ -167,6 +200,9 @@ func (UnimplementedPolicyServiceServer) PublishPolicy(context.Context, *PublishP
 }
 func (UnimplementedPolicyServiceServer) RollbackPolicy(context.Context, *RollbackPolicyRequest) (*RollbackPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RollbackPolicy not implemented")
+}
+func (UnimplementedPolicyServiceServer) Backtest(*BacktestRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+	return status.Error(codes.Unimplemented, "method Backtest not implemented")
 }
 func (UnimplementedPolicyServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
@@ -282,6 +318,17 @@ func _PolicyService_RollbackPolicy_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PolicyService_Backtest_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BacktestRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PolicyServiceServer).Backtest(m, &grpc.GenericServerStream[BacktestRequest, httpbody.HttpBody]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PolicyService_BacktestServer = grpc.ServerStreamingServer[httpbody.HttpBody]
+
 func _PolicyService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExplainRequest)
 	if err := dec(in); err != nil {
@@ -332,6 +379,12 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _PolicyService_Explain_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Backtest",
+			Handler:       _PolicyService_Backtest_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "hone/policy/v1/policy.proto",
 }
