@@ -3,6 +3,7 @@ package enricher
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/honeloop/hone/pkg/clickhouse"
 	"github.com/honeloop/hone/pkg/embedding"
@@ -23,6 +24,9 @@ type Config struct {
 	CacheBytes int `yaml:"cache_bytes" env:"CACHE_BYTES"`
 	// Most events of one session; more go to the dead letter.
 	MaxSessionEvents int `yaml:"max_session_events" env:"MAX_SESSION_EVENTS"`
+	// How often the store is looked at for feedback that waits and sessions that
+	// ended; 0 is never.
+	TimersEvery time.Duration `yaml:"timers_every" env:"TIMERS_EVERY"`
 	// Most records of one batch: of one partition, written with one insert.
 	MaxBatch int `yaml:"max_batch" env:"MAX_BATCH"`
 	// A secret that the numbers of placeholders come from, the same for all
@@ -43,6 +47,7 @@ func DefaultConfig() Config {
 		ClickHouse:       clickhouse.DefaultConfig(),
 		CacheBytes:       64 << 20,
 		MaxSessionEvents: 50_000,
+		TimersEvery:      time.Minute,
 		MaxBatch:         2000,
 		Alerts:           DefaultAlertsConfig(),
 	}
@@ -62,6 +67,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxSessionEvents < 1 {
 		errs = append(errs, errors.New("max_session_events: want at least 1"))
+	}
+	if c.TimersEvery < 0 || c.TimersEvery > 0 && c.TimersEvery < time.Second {
+		errs = append(errs, errors.New("timers_every: want 0 or at least 1s"))
 	}
 	if c.MaxBatch < 1 {
 		errs = append(errs, errors.New("max_batch: want at least 1"))

@@ -25,6 +25,7 @@ import (
 	"github.com/honeloop/hone/services/enricher/internal/enrich"
 	"github.com/honeloop/hone/services/enricher/internal/redact"
 	"github.com/honeloop/hone/services/enricher/internal/sessions"
+	"github.com/honeloop/hone/services/enricher/internal/timers"
 	"github.com/honeloop/hone/services/enricher/internal/trail"
 	"github.com/honeloop/hone/services/enricher/internal/trends"
 )
@@ -36,6 +37,9 @@ const Group = "hone-enricher"
 type Service struct {
 	conn  driver.Conn
 	model embedding.Provider
+	// timers look at the store every so often.
+	timers *timers.Timers
+	every  time.Duration
 	// projects are read again while it runs, every reload.
 	projects *projects.Projects
 	reload   time.Duration
@@ -85,6 +89,10 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, conn.Close()))
 	}
+	clock, err := timers.New(conn, settings, pub.Publish, tel.Log, tel.Meter)
+	if err != nil {
+		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, pub.Close(), conn.Close()))
+	}
 	rc := stream.DefaultRunnerConfig(Group, stream.TopicEvents)
 	// Each batch costs an insert, and an insert a part: larger ones are cheaper.
 	rc.MaxBatch = cfg.MaxBatch
@@ -96,7 +104,7 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, pub.Close(), conn.Close()))
 	}
-	s := &Service{alerts: alerts, conn: conn, model: model, projects: settings, reload: cfg.Server.FilesReload, pub: pub, runner: runner, tel: tel}
+	s := &Service{alerts: alerts, conn: conn, model: model, timers: clock, every: cfg.TimersEvery, projects: settings, reload: cfg.Server.FilesReload, pub: pub, runner: runner, tel: tel}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)
 	trailv1.RegisterTrailServiceServer(s.server.GRPC(), &trailServer{store: sessions.NewStore(conn), log: tel.Log})
 	trendsv1.RegisterTrendServiceServer(s.server.GRPC(), &trendServer{store: trends.NewStore(conn), alerts: alerting.NewStore(conn), log: tel.Log})
@@ -121,6 +129,12 @@ func (s *Service) Run(ctx context.Context) error {
 			return err
 		}
 		g.Go(func() error { return s.alerts.run(ctx) })
+		if s.every > 0 {
+			g.Go(func() error {
+				s.timers.Run(ctx, s.every)
+				return nil
+			})
+		}
 		return s.runner.Run(ctx)
 	})
 	err := g.Wait()
