@@ -22,7 +22,6 @@ import (
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
 	collectorv1 "github.com/honeloop/hone/proto/gen/go/hone/collector/v1"
-	"github.com/honeloop/hone/services/collector/internal/fastpath"
 	"github.com/honeloop/hone/services/collector/internal/gateway"
 	"github.com/honeloop/hone/services/collector/internal/openapi"
 )
@@ -149,8 +148,6 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		IdleTimeout:       s.cfg.IdleTimeout,
 		MaxHeaderBytes:    64 << 10,
 	}
-	// A plain request has no rest that would have to be drained.
-	front := fastpath.New(eventsPath, server.TraceHTTP(s.handler, s.tel), public)
 	s.serving.Store(true)
 	defer s.draining.Store(true)
 
@@ -167,9 +164,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		stopGRPC()
 		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Server.StopTimeout)
 		defer cancel()
-		if err := front.Shutdown(stopCtx); err != nil {
+		if err := public.Shutdown(stopCtx); err != nil {
 			s.tel.Log.Warn("requests in flight were cut off", "after", s.cfg.Server.StopTimeout)
-			return front.Close()
+			return public.Close()
 		}
 		return nil
 	})
@@ -181,7 +178,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		})
 	}
 	g.Go(func() error {
-		if err := front.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
+		if err := public.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve HTTP: %w", err)
 		}
 		return nil
