@@ -93,16 +93,20 @@ generate: tools ## Generate Go and OpenAPI from proto/
 	buf lint
 	buf generate --template proto/buf.gen.yaml
 
+.PHONY: dictionary
+dictionary: setup ## Write the data dictionary of deploy/queries from the comments in the schema of ClickHouse
+	cd pkg && go run ./clickhouse/internal/dictionary ../deploy/queries/README.md
+
 .PHONY: tidy
 tidy: ## go mod tidy in every module
 	@for m in $(MODULES); do echo "== $$m: go mod tidy"; (cd $$m && go mod tidy); done
 
 .PHONY: drift
-drift: generate tidy ## Generate and tidy, and fail where that changes what is committed
-	@changed=$$(git status --porcelain -- proto/gen '*go.mod' '*go.sum' go.work.sum); \
+drift: generate dictionary tidy ## Generate and tidy, and fail where that changes what is committed
+	@changed=$$(git status --porcelain -- proto/gen deploy/queries '*go.mod' '*go.sum' go.work.sum); \
 	if [ -n "$$changed" ]; then \
-	  echo "not up to date in git; run make generate tidy and commit:" >&2; echo "$$changed" >&2; \
-	  git --no-pager diff --stat -- proto/gen '*go.mod' '*go.sum' go.work.sum >&2; exit 1; \
+	  echo "not up to date in git; run make generate dictionary tidy and commit:" >&2; echo "$$changed" >&2; \
+	  git --no-pager diff --stat -- proto/gen deploy/queries '*go.mod' '*go.sum' go.work.sum >&2; exit 1; \
 	fi; echo "generated files and go.mod are up to date"
 
 # --- benchmarks, each beside a yardstick of the same run ---------------------------
@@ -135,6 +139,14 @@ bench-collector: ## Accepted events/s, p50 and p99 beside a bare net/http + fran
 .PHONY: eval-recall
 eval-recall: setup ## Recall on BANKING77: @1, @5, rejection of unknown questions, calibration; ARGS=-fit fits the weights anew
 	cd services && go test -run '^$$' -bench Eval -benchtime 1x -timeout 60m ./embedder/internal/relevance $(ARGS)
+
+.PHONY: eval-pii
+eval-pii: ## What redaction finds and misses in presidio's texts, by type, beside hard negatives, and its speed; ARGS="-show 20" prints mistakes
+	go run ./services/enricher/internal/redact/eval $(ARGS)
+
+.PHONY: train-pii
+train-pii: ## Train the tagger of names, addresses and places anew, into services/enricher/internal/redact/tagger.bin
+	go run ./services/enricher/internal/redact/eval -train services/enricher/internal/redact/tagger.bin
 
 .PHONY: clean
 clean: ## Remove what was built here; the cache stays

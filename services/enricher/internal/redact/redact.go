@@ -11,10 +11,18 @@ import (
 )
 
 // Find returns the spans of the wanted types, in order; none overlaps another.
-func Find(text string, want Types) []Span {
+func Find(text string, want Types) []Span { return model().Find(text, want) }
+
+// Find is Find with this tagger.
+func (m *Tagger) Find(text string, want Types) []Span {
 	s := scanner{text: text}
 	s.scan()
-	return slices.DeleteFunc(s.spans, func(sp Span) bool { return !want.Has(sp.Type) })
+	spans := s.spans
+	if want&byWords != 0 && (s.capitals || s.numerals) {
+		spans = m.tag(&s, spans)
+		slices.SortFunc(spans, func(a, b Span) int { return a.Start - b.Start })
+	}
+	return slices.DeleteFunc(spans, func(sp Span) bool { return !want.Has(sp.Type) })
 }
 
 // Session makes placeholders for one session.

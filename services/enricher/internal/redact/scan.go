@@ -309,7 +309,7 @@ func personalIP(a netip.Addr) bool {
 
 func isIPv6(s string) bool {
 	s, _, _ = strings.Cut(strings.Trim(s, "[]"), "/")
-	if len(s) < 4 || strings.IndexAny(s, "0123456789") < 0 {
+	if len(s) < 4 || !strings.ContainsAny(s, "0123456789") {
 		return false
 	}
 	a, err := netip.ParseAddr(s)
@@ -416,7 +416,7 @@ func (s *scanner) identifier(start, end int) bool {
 	run := s.text[start:end]
 	d := digits(run)
 	if len(d) >= 12 && len(d) <= 19 && luhn(d) {
-		if ok, sure := cardLength(d); ok && (sure || s.named(start, cardWords)) && strings.IndexAny(run, ".()+") < 0 {
+		if ok, sure := cardLength(d); (ok && sure || s.named(start, cardWords)) && !strings.ContainsAny(run, ".()+") {
 			s.add(start, end, Card)
 			return true
 		}
@@ -471,7 +471,7 @@ func runEnd(text string, start int) int {
 			}
 			break
 		}
-		if i == end || i-end > 1 && strings.IndexAny(text[end:i], "()") < 0 && text[end:i] != " - " {
+		if i == end || i-end > 1 && !strings.ContainsAny(text[end:i], "()") && text[end:i] != " - " {
 			break
 		}
 	}
