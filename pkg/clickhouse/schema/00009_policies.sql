@@ -33,6 +33,9 @@ COMMENT 'Versions of the policy of each project that published one.';
 ALTER TABLE decisions_log ADD COLUMN IF NOT EXISTS priority LowCardinality(String)
     COMMENT 'low, normal, high or urgent; empty if nothing is done.' AFTER routes;
 
+ALTER TABLE decisions_log ADD COLUMN IF NOT EXISTS hold_until UInt32
+    COMMENT 'The signal is held until its case has so many negative signals; 0 if it is not held.' AFTER priority;
+
 ALTER TABLE decisions_log ADD INDEX IF NOT EXISTS by_case case_id TYPE bloom_filter(0.01) GRANULARITY 4;
 
 ALTER TABLE decisions_log ADD INDEX IF NOT EXISTS by_user user_id TYPE bloom_filter(0.01) GRANULARITY 4;
@@ -61,6 +64,7 @@ CREATE OR REPLACE VIEW decisions (
     rule               LowCardinality(String) COMMENT 'Rule that matched; default if none did, withdrawn if the signal no longer holds.',
     routes             Array(LowCardinality(String)) COMMENT 'prompt-patch, fine-tune, human-review, product, alert; empty if nothing is done.',
     priority           LowCardinality(String) COMMENT 'low, normal, high or urgent; empty if nothing is done.',
+    hold_until         UInt32 COMMENT 'The signal is held until its case has so many negative signals; 0 if it is not held.',
     reason             String COMMENT 'Why, in the words of the rule.',
     rule_errors        Array(LowCardinality(String)) COMMENT 'Rules whose condition could not be evaluated, so that they were passed over.',
     session_started_at DateTime64(3, 'UTC') COMMENT 'Time of the first event of the session.',
@@ -69,7 +73,7 @@ CREATE OR REPLACE VIEW decisions (
 ) AS SELECT
     project_id, session_id, signal_id, decision_id, signal_revision, superseded_by > 0 AS superseded,
     superseded_by, interaction_id, user_id, user_role, environment, model, model_version,
-    prompt_version, kind, polarity, category, severity, case_id, policy_version, rule, routes, priority, reason,
+    prompt_version, kind, polarity, category, severity, case_id, policy_version, rule, routes, priority, hold_until, reason,
     rule_errors, session_started_at, occurred_at, decided_at
 FROM decisions_log FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1

@@ -208,7 +208,7 @@ func (d *demo) settle(ctx context.Context, events, feedback int) error {
 	start := time.Now()
 	err := d.until(ctx, "the pipeline to come to rest", func() (bool, error) {
 		var out bytes.Buffer
-		if err := queryClickHouse(ctx, d.e, "SELECT (SELECT count() FROM hone.events) AS events, (SELECT count() FROM hone.decisions) AS decisions", "JSONEachRow", &out); err != nil {
+		if err := queryClickHouse(ctx, d.e, "SELECT (SELECT count() FROM hone.events) AS events, (SELECT count() FROM hone.decisions) AS decisions", nil, "JSONEachRow", &out); err != nil {
 			return false, err
 		}
 		var got struct{ Events, Decisions json.Number }
@@ -244,7 +244,7 @@ func (d *demo) table(ctx context.Context, query string) error {
 	if d.p.color {
 		format = "PrettyCompact"
 	}
-	return queryClickHouse(ctx, d.e, query, format, d.p.w)
+	return queryClickHouse(ctx, d.e, query, nil, format, d.p.w)
 }
 
 func (d *demo) title(s string) {

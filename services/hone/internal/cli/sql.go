@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -12,11 +13,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/honeloop/hone/pkg/clickhouse"
+
 	"github.com/honeloop/hone/services/hone/internal/endpoints"
 )
 
 func newSQLCommand(g *global) *cobra.Command {
 	var format, file string
+	var given map[string]string
 	cmd := &cobra.Command{
 		Use:   "sql [QUERY]",
 		Short: "Ask ClickHouse",
@@ -25,6 +29,7 @@ func newSQLCommand(g *global) *cobra.Command {
 		Example: `  hone sql "SELECT type, count() FROM hone.events GROUP BY type"
   hone sql "SELECT category, count() AS n FROM hone.signals WHERE polarity = 'negative' GROUP BY category ORDER BY n DESC"
   hone sql --file deploy/queries/03_open_cases.sql
+  hone sql --file deploy/queries/07_silent_failures.sql --param days=7 --param likely=0.8
   hone sql --json "SELECT * FROM hone.cases" | jq .title`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,17 +57,27 @@ func newSQLCommand(g *global) *cobra.Command {
 			default:
 				format = "PrettyCompactNoEscapes"
 			}
-			return queryClickHouse(cmd.Context(), e, query, format, cmd.OutOrStdout())
+			params := map[string]string{}
+			for _, p := range clickhouse.Parameters(query) {
+				params[p.Name] = p.Default
+			}
+			maps.Copy(params, given)
+			return queryClickHouse(cmd.Context(), e, query, params, format, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "", "any ClickHouse format, such as CSVWithNames or Vertical")
-	cmd.Flags().StringVar(&file, "file", "", "file that holds the query")
+	cmd.Flags().StringVar(&file, "file", "", "file that holds the query; its comments may give parameters a default")
+	cmd.Flags().StringToStringVar(&given, "param", nil, "a parameter of the query, name=value; in the query it is {name:Type}")
 	return cmd
 }
 
 // queryClickHouse writes the answer of a query in a ClickHouse format.
-func queryClickHouse(ctx context.Context, e endpoints.Endpoints, query, format string, w io.Writer) error {
-	u := e.ClickHouseHTTP + "/?" + url.Values{"database": {"hone"}, "default_format": {format}}.Encode()
+func queryClickHouse(ctx context.Context, e endpoints.Endpoints, query string, params map[string]string, format string, w io.Writer) error {
+	values := url.Values{"database": {"hone"}, "default_format": {format}}
+	for name, value := range params {
+		values.Set("param_"+name, value)
+	}
+	u := e.ClickHouseHTTP + "/?" + values.Encode()
 	query = strings.TrimRight(strings.TrimSpace(query), ";")
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u, strings.NewReader(query))
 	if err != nil {
