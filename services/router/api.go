@@ -44,8 +44,8 @@ type api struct {
 
 // Limits of calls.
 const (
-	defaultVersions = 50
-	maxVersions     = 1000
+	defaultListed   = 50
+	maxListed       = 1000
 	maxAuthor       = 256  // bytes
 	maxNote         = 4096 // bytes
 	defaultBacktest = 30 * 24 * time.Hour
@@ -107,12 +107,9 @@ func (a *api) ListPolicies(ctx context.Context, req *policyv1.ListPoliciesReques
 	if err != nil {
 		return nil, err
 	}
-	if req.GetLimit() > maxVersions {
-		return nil, status.Errorf(codes.InvalidArgument, "limit: %d, at most %d", req.GetLimit(), maxVersions)
-	}
-	limit := int(req.GetLimit())
-	if limit == 0 {
-		limit = defaultVersions
+	limit, err := listLimit(req.GetLimit())
+	if err != nil {
+		return nil, err
 	}
 	_, info := a.policies.current(project)
 	out := &policyv1.ListPoliciesResponse{Policies: []*policyv1.Policy{info}}
@@ -354,4 +351,31 @@ func (a *api) Backtest(req *policyv1.BacktestRequest, out grpc.ServerStreamingSe
 		return status.Errorf(codes.Unavailable, "decisions cannot be read now, try again: %v", err)
 	}
 	return line(&policyv1.BacktestResponse{Report: r.finish(policy)})
+}
+
+// ListHeld returns signals that are held, oldest first.
+func (a *api) ListHeld(ctx context.Context, req *policyv1.ListHeldRequest) (*policyv1.ListHeldResponse, error) {
+	project, err := auth.Project(ctx)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := listLimit(req.GetLimit())
+	if err != nil {
+		return nil, err
+	}
+	decisions, err := a.store.held(ctx, project, req.GetCaseId(), limit)
+	if err != nil {
+		return nil, status.Errorf(codes.Unavailable, "decisions cannot be read now, try again: %v", err)
+	}
+	return &policyv1.ListHeldResponse{Decisions: decisions}, nil
+}
+
+func listLimit(limit uint32) (int, error) {
+	if limit > maxListed {
+		return 0, status.Errorf(codes.InvalidArgument, "limit: %d, at most %d", limit, maxListed)
+	}
+	if limit == 0 {
+		return defaultListed, nil
+	}
+	return int(limit), nil
 }

@@ -28,8 +28,11 @@ const (
 	backtestSort = 256 << 20
 )
 
-// nothing stands for no route in reports.
-const nothing = "nothing"
+// What stands for no route in reports.
+const (
+	nothing = "nothing"
+	held    = "held"
+)
 
 // defaultMinutes is what a signal on a route costs people, roughly.
 func defaultMinutes() map[string]float64 {
@@ -74,11 +77,54 @@ func newRecorded(d *policyv1.Decision) (*recorded, error) {
 type replay struct {
 	policy *Policy
 	taken  map[limitKey]map[string]bool // signals
+	// reached is the most negative signals that each case had.
+	reached map[string]int64
+	// waiting are current decisions whose signals the policy holds.
+	waiting []waiting
+}
+
+type waiting struct {
+	*recorded
+	verdict Verdict
 }
 
 func newReplay(policy *Policy) *replay {
-	return &replay{policy: policy, taken: map[limitKey]map[string]bool{}}
+	return &replay{policy: policy, taken: map[limitKey]map[string]bool{}, reached: map[string]int64{}}
 }
+
+// add replays the next decision, and reports on it where it is current.
+func (r *replay) add(d *recorded, to *report) {
+	r.reached[d.CaseId] = max(r.reached[d.CaseId], d.facts.Case.Negatives)
+	v := r.decide(d)
+	switch {
+	case d.Superseded:
+	case v.HoldUntil == 0:
+		to.add(d, v)
+	case d.PolicyVersion == r.policy.Version():
+		// It is known whether the signal was let go.
+		if d.ReleasedFrom != "" {
+			v.let()
+		}
+		to.add(d, v)
+	default:
+		r.waiting = append(r.waiting, waiting{d, v})
+	}
+}
+
+// finish lets those signals go whose case became large enough, and reports on
+// all that were held.
+func (r *replay) finish(to *report) {
+	for _, w := range r.waiting {
+		to.heldAnew++
+		if r.reached[w.CaseId] >= int64(w.verdict.HoldUntil) {
+			w.verdict.let()
+		}
+		to.add(w.recorded, w.verdict)
+	}
+}
+
+// let lets a held signal go.
+func (v *Verdict) let() { v.Routes, v.HeldRoutes, v.HoldUntil = v.HeldRoutes, nil, 0 }
 
 func (r *replay) decide(d *recorded) Verdict {
 	period := func(rule string) limitKey {
@@ -115,7 +161,7 @@ type report struct {
 	minutes                          map[string]float64
 	routes, rules, decidedBy, review map[string]*policyv1.BacktestCount
 	changes                          map[string]*policyv1.BacktestChange
-	uncounted                        uint32
+	uncounted, heldAnew              uint32
 }
 
 func newReport(version string, since, until time.Time, minutes map[string]float64) *report {
@@ -143,15 +189,15 @@ func (r *report) add(d *recorded, v Verdict) {
 	if d.uncounted {
 		r.uncounted++
 	}
-	before, after := slices.Sorted(slices.Values(d.Routes)), slices.Sorted(slices.Values(v.Routes))
+	before, after := ways(d.Routes, d.HoldUntil), ways(v.Routes, v.HoldUntil)
 	day := d.GetOccurredAt().AsTime().UTC().Format(time.DateOnly)
-	for _, route := range orNothing(before) {
+	for _, route := range before {
 		counter(r.routes, route).Before++
 		if route == RouteHumanReview {
 			counter(r.review, day).Before++
 		}
 	}
-	for _, route := range orNothing(after) {
+	for _, route := range after {
 		counter(r.routes, route).After++
 		if route == RouteHumanReview {
 			counter(r.review, day).After++
@@ -167,7 +213,7 @@ func (r *report) add(d *recorded, v Verdict) {
 
 	// Before there were priorities, everything had the normal one.
 	was := d.Priority
-	if was == "" && len(before) > 0 {
+	if was == "" && len(d.Routes) > 0 {
 		was = PriorityNormal
 	}
 	switch {
@@ -196,16 +242,20 @@ func (r *report) change(d *recorded, v Verdict, before, after []string, was stri
 	}
 }
 
-func orNothing(routes []string) []string {
-	if len(routes) == 0 {
+// ways are where a signal goes, in order of names.
+func ways(routes []string, holdUntil uint32) []string {
+	switch {
+	case holdUntil > 0:
+		return []string{held}
+	case len(routes) == 0:
 		return []string{nothing}
 	}
-	return routes
+	return slices.Sorted(slices.Values(routes))
 }
 
 // finish orders what was collected, so that equal histories give equal reports.
 func (r *report) finish(policy *Policy) *policyv1.BacktestReport {
-	for _, route := range append(allRoutes(), nothing) {
+	for _, route := range append(allRoutes(), held, nothing) {
 		if c := r.routes[route]; c != nil {
 			r.Routes = append(r.Routes, c)
 		}
@@ -264,6 +314,9 @@ func (r *report) note(policy *Policy, changes int) {
 	if r.decidedBy[policy.Version()] != nil {
 		other--
 	}
+	if r.heldAnew > 0 {
+		note("%d signals would be held; those whose case had the number in this time count as let go.", r.heldAnew)
+	}
 	if len(limited) > 0 && other > 0 {
 		note("The limits of %s are counted anew from the beginning of the time, in the order of the signals' time.", strings.Join(limited, ", "))
 	}
@@ -317,14 +370,13 @@ func (s *store) backtest(ctx context.Context, project string, policy *Policy, r 
 				r.LeftOut++
 			}
 		default:
-			if v := again.decide(rec); !d.Superseded {
-				r.add(rec, v)
-			}
+			again.add(rec, r)
 		}
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("read decisions: %w", err)
 	}
+	again.finish(r)
 	return nil
 }
 

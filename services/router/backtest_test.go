@@ -67,6 +67,7 @@ rules:
   - {name: sampled, when: 'signal.category == "wrong_tone"', sample: 0.5, routes: [prompt-patch], reason: r}
   - {name: few, when: 'user.negatives_7d > 2 && signal.polarity == "negative"', limit: {count: 3, per: day}, routes: [alert, human-review], priority: high, reason: r}
   - {name: share, when: 'case.negative_share > 0.25 && similarity > 0.01', limit: {count: 5, per: hour}, routes: [human-review], reason: r}
+  - {name: wait, when: 'signal.severity == "medium"', hold: 4, routes: [human-review], reason: r}
   - {name: tagged, when: 'interaction.tags[?"plan"].orValue("") == "pro" && signal.confidence < 0.6', routes: [product], reason: r}
 default: {routes: [fine-tune], reason: r}
 `)
@@ -154,7 +155,7 @@ func TestBacktestOfDecisionsFromBefore(t *testing.T) {
 	}
 	policy := compile(t, one("user.negatives_7d > 3"))
 	r := newReport("pv", time.Unix(0, 0), time.Now(), nil)
-	r.add(rec, newReplay(policy).decide(rec))
+	newReplay(policy).add(rec, r)
 	if out := r.finish(policy); out.Changed != 1 || len(out.Notes) != 1 || !strings.Contains(out.Notes[0], "not recorded; for these they are 0 in a") {
 		t.Errorf("report %v", out)
 	}

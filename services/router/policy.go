@@ -76,6 +76,9 @@ type rule struct {
 	// sample is the share of signals that the rule takes; 0 stands for all.
 	sample float64
 	limit  limit
+	// hold is how many negative signals the case must have before the routes are
+	// taken; 0 for none.
+	hold int64
 	// counted is whether the condition looks at facts that Counts adds.
 	counted bool
 	outcome
@@ -123,7 +126,11 @@ type Verdict struct {
 	Routes []string
 	// Priority is empty where there are no routes.
 	Priority string
-	Reason   string
+	// HoldUntil is how many negative signals the case must have before the signal
+	// goes to HeldRoutes; 0 where it is not held.
+	HoldUntil  uint32
+	HeldRoutes []string
+	Reason     string
 	// Results of the rules that were looked at, in order.
 	Results []Result
 }
@@ -134,7 +141,7 @@ type Result struct {
 	Rule    string
 	Matched bool
 	// PassedOver says why a rule does not count though its condition is true:
-	// notSampled or overLimit.
+	// notSampled, overLimit or noCase.
 	PassedOver string
 	// Taken is what the rule's limit was compared with; nil where it was not.
 	Taken *uint32
@@ -144,6 +151,7 @@ type Result struct {
 const (
 	notSampled = "not sampled"
 	overLimit  = "over limit"
+	noCase     = "no case"
 )
 
 // PolicyError is one thing that is wrong with a policy's text. Line and Column
@@ -199,35 +207,43 @@ func (p *Policy) Source() string { return p.source }
 // facts in equal situations always give an equal verdict.
 func (p *Policy) Decide(f *Facts, sit Situation) Verdict {
 	v := Verdict{Rule: RuleDefault}
-	out := p.otherwise
+	out, hold := p.otherwise, int64(0)
 	vars := map[string]any{
 		"signal": f.Signal, "interaction": f.Interaction, "session": f.Session,
 		"case": f.Case, "user": f.User, "similarity": f.Similarity,
 	}
 	for i := range p.rules {
 		r := &p.rules[i]
-		res := r.look(vars, sit)
+		res := r.look(vars, f.Case.ID, sit)
 		v.Results = append(v.Results, res)
 		if res.Matched {
-			v.Rule, out = r.name, r.outcome
+			v.Rule, out, hold = r.name, r.outcome, r.hold
 			break
 		}
 	}
 	v.Routes, v.Reason = out.routes, out.reason+passedOver(v.Results)
-	if len(v.Routes) > 0 {
+	if f.Case.Negatives < hold {
+		v.Routes, v.HeldRoutes, v.HoldUntil = nil, out.routes, uint32(hold)
+		v.Reason += fmt.Sprintf(" It is held until its case has %d negative signals; it had %d.", hold, f.Case.Negatives)
+	}
+	if len(v.Routes) > 0 || len(v.HeldRoutes) > 0 {
 		v.Priority = cmp.Or(out.priority, PriorityNormal)
 	}
 	return v
 }
 
 // look says whether the rule takes the signal.
-func (r *rule) look(vars map[string]any, sit Situation) Result {
+func (r *rule) look(vars map[string]any, caseID string, sit Situation) Result {
 	res := Result{Rule: r.name}
 	if res.Matched, res.Err = r.eval(vars); !res.Matched {
 		return res
 	}
 	if r.sample > 0 && share(r.name, sit.ProjectID, sit.SignalID) >= r.sample {
 		res.Matched, res.PassedOver = false, notSampled
+		return res
+	}
+	if r.hold > 0 && caseID == "" {
+		res.Matched, res.PassedOver = false, noCase
 		return res
 	}
 	if r.limit.count > 0 {
@@ -333,6 +349,9 @@ func (p *Policy) hash() string {
 		}
 		if r.limit.count > 0 {
 			parts = append(parts, "limit", strconv.FormatInt(r.limit.count, 10), r.limit.per)
+		}
+		if r.hold > 0 {
+			parts = append(parts, "hold", strconv.FormatInt(r.hold, 10))
 		}
 		add(r.outcome)
 	}
@@ -457,7 +476,7 @@ func (c *compiler) formatVersion(root, n *yaml.Node) {
 
 func (c *compiler) rule(n *yaml.Node, lines map[string]int) (rule, bool) {
 	before := len(c.errs)
-	fields := c.mapping(n, "a rule", "name", "when", "sample", "limit", "routes", "priority", "reason")
+	fields := c.mapping(n, "a rule", "name", "when", "sample", "limit", "hold", "routes", "priority", "reason")
 	if len(c.errs) > before {
 		return rule{}, false
 	}
@@ -466,6 +485,7 @@ func (c *compiler) rule(n *yaml.Node, lines map[string]int) (rule, bool) {
 	r.outcome = c.outcome(n, label, fields)
 	r.sample = c.sample(fields["sample"], label)
 	r.limit = c.limit(fields["limit"], label)
+	r.hold = c.hold(fields["hold"], r.outcome, label)
 	if when := fields["when"]; when == nil {
 		c.fail(n, "%s: when is missing, want a condition; true matches always", label)
 	} else {
@@ -581,6 +601,23 @@ func (c *compiler) limit(n *yaml.Node, label string) limit {
 		c.fail(fields["per"], "%s: per %q is not known%s", label, l.per, didYouMean(l.per, []string{"minute", "hour", "day", "week"}))
 	}
 	return l
+}
+
+// maxHold is as many members as a case can have.
+const maxHold = 10_000
+
+// hold reads how many negative signals a case must have.
+func (c *compiler) hold(n *yaml.Node, o outcome, label string) int64 {
+	if n == nil {
+		return 0
+	}
+	v, err := strconv.ParseInt(n.Value, 10, 32)
+	if n.Kind != yaml.ScalarNode || err != nil || v < 2 || v > maxHold {
+		c.fail(n, "%s: hold: want how many negative signals the case must have, from 2 to %d", label, maxHold)
+	} else if len(o.routes) == 0 {
+		c.fail(n, "%s: hold: without routes there is nothing to hold", label)
+	}
+	return v
 }
 
 // condition compiles a CEL expression of type bool.

@@ -81,9 +81,11 @@ func TestCompileErrorsNameThePlaceAndTheRemedy(t *testing.T) {
 		{"limit without per", strings.Replace(one("true"), "    routes", "    limit: {count: 5}\n    routes", 1), `5:12: rule "a": limit: per is missing`},
 		{"limit of none", strings.Replace(one("true"), "    routes", "    limit: {count: 0, per: day}\n    routes", 1), `5:20: rule "a": limit: count: want a whole number`},
 		{"misspelt period", strings.Replace(one("true"), "    routes", "    limit: {count: 5, per: dya}\n    routes", 1), `5:28: rule "a": limit: per "dya" is not known: did you mean "day"?`},
+		{"hold for one", strings.Replace(one("true"), "    routes", "    hold: 1\n    routes", 1), `5:11: rule "a": hold: want how many`},
+		{"hold nothing", strings.Replace(one("true"), "    routes: [product]", "    hold: 3\n    routes: []", 1), `5:11: rule "a": hold: without routes`},
 		{"misspelt priority", strings.Replace(one("true"), "    routes", "    priority: hihg\n    routes", 1), `5:15: rule "a": priority "hihg" is not known: did you mean "high"?`},
 		{"too long", one("'" + strings.Repeat("true || ", 600) + "true'"), "more than the 4096 allowed"},
-		{"alias of itself", "version: 1\nrules: &a\n  - *a\n", "a rule: want name, when, sample, limit, routes, priority, reason"},
+		{"alias of itself", "version: 1\nrules: &a\n  - *a\n", "a rule: want name, when, sample, limit, hold, routes, priority, reason"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

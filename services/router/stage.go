@@ -29,6 +29,8 @@ import (
 //     that the signal's earlier revisions left to be withdrawn.
 //   - A revision older than the newest stored one has no effect.
 //   - A newer one supersedes it, and takes back the routes it does not share.
+//   - A held one is let go by a record on hone.cases, under its own key, so that
+//     the owner of its partition does it in order with its revisions. See hold.go.
 type router struct {
 	store    *store
 	policies *policies
@@ -43,7 +45,7 @@ func newRouter(st *store, policies *policies, now func() time.Time, tel *telemet
 	r := &router{store: st, policies: policies, now: now, tel: tel}
 	var errs [3]error
 	r.signals, errs[0] = tel.Meter.Int64Counter("hone.router.signals",
-		metric.WithDescription("Signals by result: decided, repeated (published again as stored) or stale (older than the stored revision, no effect)."))
+		metric.WithDescription("Signals by result: decided, released (held before), repeated (published again as stored) or stale (older than the stored revision, no effect)."))
 	r.errors, errs[1] = tel.Meter.Int64Counter("hone.router.rule_errors",
 		metric.WithDescription("Conditions that could not be evaluated, by rule."))
 	r.omitted, errs[2] = tel.Meter.Int64Counter("hone.router.omitted_fields",
@@ -58,7 +60,7 @@ func newRouter(st *store, policies *policies, now func() time.Time, tel *telemet
 func (r *router) Process(ctx context.Context, in []stage.Record) ([]stage.Record, error) {
 	var failed *stage.BatchError
 	values := make([]*casesv1.CaseSignal, len(in))
-	keys := map[signalKey]bool{}
+	keys, released := map[signalKey]bool{}, map[signalKey]bool{}
 	for i, rec := range in {
 		cs, err := decode(rec.Value)
 		if err != nil {
@@ -66,8 +68,12 @@ func (r *router) Process(ctx context.Context, in []stage.Record) ([]stage.Record
 			continue
 		}
 		values[i] = cs
-		if cs.Signal != nil {
+		switch {
+		case cs.Signal != nil:
 			keys[keyOf(cs.Signal)] = true
+		case cs.Release != nil:
+			keys[releaseKey(cs)] = true
+			released[releaseKey(cs)] = true
 		}
 	}
 	histories, err := r.store.load(ctx, keys)
@@ -86,7 +92,11 @@ func (r *router) Process(ctx context.Context, in []stage.Record) ([]stage.Record
 	if err != nil {
 		return nil, err
 	}
-	b := batch{router: r, histories: histories, policies: policies, known: known, cases: map[caseKey]*casesv1.Case{}, done: map[string]bool{},
+	heldSignals, err := r.store.heldSignals(ctx, released)
+	if err != nil {
+		return nil, err
+	}
+	b := batch{router: r, heldSignals: heldSignals, histories: histories, policies: policies, known: known, cases: map[caseKey]*casesv1.Case{}, done: map[string]bool{},
 		results: map[string]int64{}, ruleErrors: map[string]int64{}, omissions: map[string]int64{}}
 	for i, cs := range values {
 		if cs == nil {
@@ -99,6 +109,13 @@ func (r *router) Process(ctx context.Context, in []stage.Record) ([]stage.Record
 	if err := r.store.save(ctx, b.cases, histories); err != nil {
 		return nil, err
 	}
+	// Whoever stores the last of a signal that is held, and a case that is large
+	// enough, finds the other.
+	releases, err := r.store.releasable(ctx, b.cases)
+	if err != nil {
+		return nil, err
+	}
+	b.out = append(b.out, releases...)
 	b.count(ctx)
 	return b.out, failed.ErrorOrNil()
 }
@@ -147,6 +164,14 @@ func decode(value []byte) (*casesv1.CaseSignal, error) {
 		stored("case.last_seen", c.LastSeen)
 		stored("case.approved_at", c.ApprovedAt)
 	}
+	if r := cs.Release; r != nil {
+		require("release.signal_id", r.SignalId)
+		require("release.session_id", r.SessionId)
+		require("release.decision_id", r.DecisionId)
+		if c == nil || s != nil {
+			errs = append(errs, errors.New("a release wants a case and no signal"))
+		}
+	}
 	return cs, errors.Join(errs...)
 }
 
@@ -158,8 +183,10 @@ type batch struct {
 	histories map[signalKey]history
 	policies  map[string]*Policy
 	known     *counts
-	cases     map[caseKey]*casesv1.Case
-	out       []stage.Record
+	// heldSignals are those that are to be let go, as the trail has them.
+	heldSignals map[signalKey]*signalv1.Signal
+	cases       map[caseKey]*casesv1.Case
+	out         []stage.Record
 	// done are the decisions whose events are in out.
 	done map[string]bool
 
@@ -171,6 +198,9 @@ type batch struct {
 // add handles one input. After an error it has changed nothing.
 func (b *batch) add(cs *casesv1.CaseSignal, out *output) error {
 	s := cs.Signal
+	if cs.Release != nil {
+		return b.release(cs, out)
+	}
 	if s == nil {
 		b.snapshot(cs.Case)
 		return nil
@@ -282,6 +312,7 @@ func (r *router) decide(cs *casesv1.CaseSignal, policy *Policy, known *counts, h
 	facts := NewFacts(cs)
 	known.fill(facts, s, d.CaseId)
 	v := policy.Decide(facts, known.situation(s, h, policy))
+	d.HoldUntil, d.HeldRoutes = v.HoldUntil, v.HeldRoutes
 	d.Rule, d.Routes, d.Priority, d.Reason = v.Rule, v.Routes, v.Priority, v.Reason
 	for _, res := range v.Results {
 		d.Rules = append(d.Rules, res.proto())

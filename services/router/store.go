@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -49,6 +50,7 @@ type decisionRow struct {
 	Rule             string    `ch:"rule"`
 	Routes           []string  `ch:"routes"`
 	Priority         string    `ch:"priority"`
+	HoldUntil        uint32    `ch:"hold_until"`
 	Reason           string    `ch:"reason"`
 	RuleErrors       []string  `ch:"rule_errors"`
 	SessionStartedAt time.Time `ch:"session_started_at"`
@@ -82,6 +84,7 @@ func decisionsTable() clickhouse.Table[*decisionRow] {
 		clickhouse.Col("rule", func(d r) string { return d.Rule }),
 		clickhouse.Col("routes", func(d r) []string { return d.Routes }),
 		clickhouse.Col("priority", func(d r) string { return d.Priority }),
+		clickhouse.Col("hold_until", func(d r) uint32 { return d.HoldUntil }),
 		clickhouse.Col("reason", func(d r) string { return d.Reason }),
 		clickhouse.Col("rule_errors", func(d r) []string { return d.RuleErrors }),
 		clickhouse.Col("session_started_at", func(d r) time.Time { return d.SessionStartedAt }),
@@ -190,7 +193,7 @@ func newSaved(d *policyv1.Decision, s *signalv1.Signal) *saved {
 		UserRole: s.GetUserRole(), Environment: s.GetEnvironment(),
 		Model: in.GetModel(), ModelVersion: in.GetModelVersion(), PromptVersion: in.GetPromptVersion(),
 		Kind: s.GetKind(), Polarity: s.GetPolarity(), Category: s.GetCategory(), Severity: s.GetSeverity(),
-		CaseID: d.CaseId, PolicyVersion: d.PolicyVersion, Rule: d.Rule, Routes: d.Routes, Priority: d.Priority, Reason: d.Reason,
+		CaseID: d.CaseId, PolicyVersion: d.PolicyVersion, Rule: d.Rule, Routes: d.Routes, Priority: d.Priority, HoldUntil: d.HoldUntil, Reason: d.Reason,
 		SessionStartedAt: s.GetSessionStartedAt().AsTime(), OccurredAt: d.GetOccurredAt().AsTime(),
 		DecidedAt: d.GetDecidedAt().AsTime(),
 	}
@@ -285,6 +288,10 @@ func (s *store) query(ctx context.Context, out map[signalKey]history, where stri
 	}
 	for _, h := range out {
 		slices.Reverse(h)
+		// A release follows what it releases, whatever the clocks said.
+		slices.SortStableFunc(h, func(a, b *saved) int {
+			return cmp.Or(cmp.Compare(a.SignalRevision, b.SignalRevision), strings.Compare(a.ReleasedFrom, b.ReleasedFrom))
+		})
 	}
 	return nil
 }

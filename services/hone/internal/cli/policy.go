@@ -35,7 +35,7 @@ func newPolicyCommand(g *global) *cobra.Command {
 			}
 			p := newPainter(cmd.OutOrStdout())
 			for _, d := range resp.Decisions {
-				p.printf("%s  %s\n", p.bold(fmt.Sprintf("revision %d → %s", d.SignalRevision, orNothing(strings.Join(d.Routes, ", ")))), p.dim(d.DecisionId))
+				p.printf("%s  %s\n", p.bold(fmt.Sprintf("revision %d → %s", d.SignalRevision, goesTo(d))), p.dim(d.DecisionId))
 				p.block(2, "rule", joined(" · ", d.Rule, prefixed("priority ", d.Priority), prefixed("policy ", d.PolicyVersion)))
 				p.block(2, "reason", d.Reason)
 				p.block(2, "decided", joined(" · ", stamp(d.DecidedAt), superseded(d)))
@@ -52,8 +52,16 @@ func newPolicyCommand(g *global) *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.AddCommand(g.newPolicyShow(), newPolicyValidate(g), g.newPolicyDiff(), g.newPolicyApply(), g.newPolicyHistory(), g.newPolicyRollback(), g.newPolicyBacktest(), why)
+	cmd.AddCommand(g.newPolicyShow(), newPolicyValidate(g), g.newPolicyDiff(), g.newPolicyApply(), g.newPolicyHistory(), g.newPolicyRollback(), g.newPolicyBacktest(), g.newPolicyHeld(), why)
 	return cmd
+}
+
+// goesTo says where a decision sends its signal.
+func goesTo(d *policyv1.Decision) string {
+	if d.HoldUntil > 0 {
+		return fmt.Sprintf("held until its case has %d, then %s", d.HoldUntil, strings.Join(d.HeldRoutes, ", "))
+	}
+	return orNothing(strings.Join(d.Routes, ", "))
 }
 
 // superseded says what replaced a decision.

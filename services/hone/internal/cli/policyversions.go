@@ -346,3 +346,31 @@ func diffLines(a, b []string) []string {
 	}
 	return out
 }
+
+func (g *global) newPolicyHeld() *cobra.Command {
+	req := &policyv1.ListHeldRequest{}
+	cmd := &cobra.Command{
+		Use: "held", Short: "List signals that wait until their case has more signals, oldest first", Args: cobra.NoArgs,
+		RunE: g.connected(func(cmd *cobra.Command, _ []string, conn *grpc.ClientConn) error {
+			resp, err := policyv1.NewPolicyServiceClient(conn).ListHeld(cmd.Context(), req)
+			if err != nil {
+				return explain(err)
+			}
+			if g.json {
+				return printMessage(cmd.OutOrStdout(), resp)
+			}
+			if len(resp.Decisions) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "Nothing is held.")
+				return nil
+			}
+			var rows [][]string
+			for _, d := range resp.Decisions {
+				rows = append(rows, []string{d.SignalId, d.CaseId, strconv.Itoa(int(d.HoldUntil)), d.Rule, strings.Join(d.HeldRoutes, ", "), stamp(d.DecidedAt)})
+			}
+			return table(cmd.OutOrStdout(), []string{"signal", "case", "until", "rule", "then", "since"}, rows)
+		}),
+	}
+	cmd.Flags().StringVar(&req.CaseId, "case", "", "only those that wait for this case")
+	cmd.Flags().Uint32Var(&req.Limit, "limit", 0, "most signals to list (default 50)")
+	return cmd
+}

@@ -327,8 +327,11 @@ type CaseSignal struct {
 	// none).
 	Case *Case `protobuf:"bytes,2,opt,name=case,proto3" json:"case,omitempty"`
 	// Cosine similarity to the case's founder.
-	Similarity    float64 `protobuf:"fixed64,3,opt,name=similarity,proto3" json:"similarity,omitempty"`
-	Founded       bool    `protobuf:"varint,4,opt,name=founded,proto3" json:"founded,omitempty"`
+	Similarity float64 `protobuf:"fixed64,3,opt,name=similarity,proto3" json:"similarity,omitempty"`
+	Founded    bool    `protobuf:"varint,4,opt,name=founded,proto3" json:"founded,omitempty"`
+	// The router's word to itself that the case has the signals that a held one
+	// waits for. Then signal is unset; the record has the held signal's key.
+	Release       *Release `protobuf:"bytes,5,opt,name=release,proto3" json:"release,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -391,6 +394,83 @@ func (x *CaseSignal) GetFounded() bool {
 	return false
 }
 
+func (x *CaseSignal) GetRelease() *Release {
+	if x != nil {
+		return x.Release
+	}
+	return nil
+}
+
+// Release lets a held signal go.
+type Release struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	SessionId string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	SignalId  string                 `protobuf:"bytes,2,opt,name=signal_id,json=signalId,proto3" json:"signal_id,omitempty"`
+	// The decision that holds it.
+	DecisionId     string `protobuf:"bytes,3,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
+	SignalRevision uint32 `protobuf:"varint,4,opt,name=signal_revision,json=signalRevision,proto3" json:"signal_revision,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Release) Reset() {
+	*x = Release{}
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Release) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Release) ProtoMessage() {}
+
+func (x *Release) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Release.ProtoReflect.Descriptor instead.
+func (*Release) Descriptor() ([]byte, []int) {
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Release) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *Release) GetSignalId() string {
+	if x != nil {
+		return x.SignalId
+	}
+	return ""
+}
+
+func (x *Release) GetDecisionId() string {
+	if x != nil {
+		return x.DecisionId
+	}
+	return ""
+}
+
+func (x *Release) GetSignalRevision() uint32 {
+	if x != nil {
+		return x.SignalRevision
+	}
+	return 0
+}
+
 // Exchange is what the semantic index stores for a signal.
 type Exchange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -407,7 +487,7 @@ type Exchange struct {
 
 func (x *Exchange) Reset() {
 	*x = Exchange{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[2]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +499,7 @@ func (x *Exchange) String() string {
 func (*Exchange) ProtoMessage() {}
 
 func (x *Exchange) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[2]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +512,7 @@ func (x *Exchange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exchange.ProtoReflect.Descriptor instead.
 func (*Exchange) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{2}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Exchange) GetPublished() *CaseSignal {
@@ -467,7 +547,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[3]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +559,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[3]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +572,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{3}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Move) GetCurationId() string {
@@ -542,7 +622,7 @@ type CaseCuration struct {
 
 func (x *CaseCuration) Reset() {
 	*x = CaseCuration{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[4]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +634,7 @@ func (x *CaseCuration) String() string {
 func (*CaseCuration) ProtoMessage() {}
 
 func (x *CaseCuration) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[4]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +647,7 @@ func (x *CaseCuration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaseCuration.ProtoReflect.Descriptor instead.
 func (*CaseCuration) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{4}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CaseCuration) GetCaseId() string {
@@ -689,7 +769,7 @@ type CaseEdit struct {
 
 func (x *CaseEdit) Reset() {
 	*x = CaseEdit{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[5]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +781,7 @@ func (x *CaseEdit) String() string {
 func (*CaseEdit) ProtoMessage() {}
 
 func (x *CaseEdit) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[5]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +794,7 @@ func (x *CaseEdit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaseEdit.ProtoReflect.Descriptor instead.
 func (*CaseEdit) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{5}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CaseEdit) GetEvent() *v11.CurationEvent {
@@ -775,7 +855,7 @@ type GetCaseRequest struct {
 
 func (x *GetCaseRequest) Reset() {
 	*x = GetCaseRequest{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[6]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +867,7 @@ func (x *GetCaseRequest) String() string {
 func (*GetCaseRequest) ProtoMessage() {}
 
 func (x *GetCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[6]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +880,7 @@ func (x *GetCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCaseRequest.ProtoReflect.Descriptor instead.
 func (*GetCaseRequest) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{6}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetCaseRequest) GetCaseId() string {
@@ -819,7 +899,7 @@ type GetCaseResponse struct {
 
 func (x *GetCaseResponse) Reset() {
 	*x = GetCaseResponse{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[7]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +911,7 @@ func (x *GetCaseResponse) String() string {
 func (*GetCaseResponse) ProtoMessage() {}
 
 func (x *GetCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[7]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +924,7 @@ func (x *GetCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCaseResponse.ProtoReflect.Descriptor instead.
 func (*GetCaseResponse) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{7}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetCaseResponse) GetCase() *Case {
@@ -867,7 +947,7 @@ type ListCasesRequest struct {
 
 func (x *ListCasesRequest) Reset() {
 	*x = ListCasesRequest{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[8]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +959,7 @@ func (x *ListCasesRequest) String() string {
 func (*ListCasesRequest) ProtoMessage() {}
 
 func (x *ListCasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[8]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +972,7 @@ func (x *ListCasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCasesRequest.ProtoReflect.Descriptor instead.
 func (*ListCasesRequest) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{8}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListCasesRequest) GetState() string {
@@ -919,7 +999,7 @@ type ListCasesResponse struct {
 
 func (x *ListCasesResponse) Reset() {
 	*x = ListCasesResponse{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[9]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1011,7 @@ func (x *ListCasesResponse) String() string {
 func (*ListCasesResponse) ProtoMessage() {}
 
 func (x *ListCasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[9]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1024,7 @@ func (x *ListCasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCasesResponse.ProtoReflect.Descriptor instead.
 func (*ListCasesResponse) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{9}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListCasesResponse) GetCases() []*Case {
@@ -965,7 +1045,7 @@ type ListCaseEditsRequest struct {
 
 func (x *ListCaseEditsRequest) Reset() {
 	*x = ListCaseEditsRequest{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[10]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1057,7 @@ func (x *ListCaseEditsRequest) String() string {
 func (*ListCaseEditsRequest) ProtoMessage() {}
 
 func (x *ListCaseEditsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[10]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1070,7 @@ func (x *ListCaseEditsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCaseEditsRequest.ProtoReflect.Descriptor instead.
 func (*ListCaseEditsRequest) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{10}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListCaseEditsRequest) GetCaseId() string {
@@ -1017,7 +1097,7 @@ type ListCaseEditsResponse struct {
 
 func (x *ListCaseEditsResponse) Reset() {
 	*x = ListCaseEditsResponse{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[11]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1109,7 @@ func (x *ListCaseEditsResponse) String() string {
 func (*ListCaseEditsResponse) ProtoMessage() {}
 
 func (x *ListCaseEditsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[11]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1122,7 @@ func (x *ListCaseEditsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCaseEditsResponse.ProtoReflect.Descriptor instead.
 func (*ListCaseEditsResponse) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{11}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListCaseEditsResponse) GetEdits() []*CaseEdit {
@@ -1070,7 +1150,7 @@ type UpdateCaseRequest struct {
 
 func (x *UpdateCaseRequest) Reset() {
 	*x = UpdateCaseRequest{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[12]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1162,7 @@ func (x *UpdateCaseRequest) String() string {
 func (*UpdateCaseRequest) ProtoMessage() {}
 
 func (x *UpdateCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[12]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1175,7 @@ func (x *UpdateCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCaseRequest.ProtoReflect.Descriptor instead.
 func (*UpdateCaseRequest) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{12}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateCaseRequest) GetCaseId() string {
@@ -1151,7 +1231,7 @@ type UpdateCaseResponse struct {
 
 func (x *UpdateCaseResponse) Reset() {
 	*x = UpdateCaseResponse{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[13]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1243,7 @@ func (x *UpdateCaseResponse) String() string {
 func (*UpdateCaseResponse) ProtoMessage() {}
 
 func (x *UpdateCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[13]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1256,7 @@ func (x *UpdateCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCaseResponse.ProtoReflect.Descriptor instead.
 func (*UpdateCaseResponse) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{13}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpdateCaseResponse) GetCase() *Case {
@@ -1207,7 +1287,7 @@ type SolveCaseRequest struct {
 
 func (x *SolveCaseRequest) Reset() {
 	*x = SolveCaseRequest{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[14]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1299,7 @@ func (x *SolveCaseRequest) String() string {
 func (*SolveCaseRequest) ProtoMessage() {}
 
 func (x *SolveCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[14]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1312,7 @@ func (x *SolveCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SolveCaseRequest.ProtoReflect.Descriptor instead.
 func (*SolveCaseRequest) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{14}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SolveCaseRequest) GetCaseId() string {
@@ -1280,7 +1360,7 @@ type SolveCaseResponse struct {
 
 func (x *SolveCaseResponse) Reset() {
 	*x = SolveCaseResponse{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[15]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1372,7 @@ func (x *SolveCaseResponse) String() string {
 func (*SolveCaseResponse) ProtoMessage() {}
 
 func (x *SolveCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[15]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1385,7 @@ func (x *SolveCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SolveCaseResponse.ProtoReflect.Descriptor instead.
 func (*SolveCaseResponse) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{15}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SolveCaseResponse) GetCase() *Case {
@@ -1336,7 +1416,7 @@ type MergeCaseRequest struct {
 
 func (x *MergeCaseRequest) Reset() {
 	*x = MergeCaseRequest{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[16]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1428,7 @@ func (x *MergeCaseRequest) String() string {
 func (*MergeCaseRequest) ProtoMessage() {}
 
 func (x *MergeCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[16]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1441,7 @@ func (x *MergeCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeCaseRequest.ProtoReflect.Descriptor instead.
 func (*MergeCaseRequest) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{16}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MergeCaseRequest) GetCaseId() string {
@@ -1403,7 +1483,7 @@ type MergeCaseResponse struct {
 
 func (x *MergeCaseResponse) Reset() {
 	*x = MergeCaseResponse{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[17]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1495,7 @@ func (x *MergeCaseResponse) String() string {
 func (*MergeCaseResponse) ProtoMessage() {}
 
 func (x *MergeCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[17]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1508,7 @@ func (x *MergeCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeCaseResponse.ProtoReflect.Descriptor instead.
 func (*MergeCaseResponse) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{17}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MergeCaseResponse) GetCase() *Case {
@@ -1460,7 +1540,7 @@ type SplitCaseRequest struct {
 
 func (x *SplitCaseRequest) Reset() {
 	*x = SplitCaseRequest{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[18]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1552,7 @@ func (x *SplitCaseRequest) String() string {
 func (*SplitCaseRequest) ProtoMessage() {}
 
 func (x *SplitCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[18]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1565,7 @@ func (x *SplitCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitCaseRequest.ProtoReflect.Descriptor instead.
 func (*SplitCaseRequest) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{18}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SplitCaseRequest) GetCaseId() string {
@@ -1534,7 +1614,7 @@ type SplitCaseResponse struct {
 
 func (x *SplitCaseResponse) Reset() {
 	*x = SplitCaseResponse{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[19]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1626,7 @@ func (x *SplitCaseResponse) String() string {
 func (*SplitCaseResponse) ProtoMessage() {}
 
 func (x *SplitCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[19]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1639,7 @@ func (x *SplitCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitCaseResponse.ProtoReflect.Descriptor instead.
 func (*SplitCaseResponse) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{19}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SplitCaseResponse) GetCase() *Case {
@@ -1589,7 +1669,7 @@ type UndoCaseEditRequest struct {
 
 func (x *UndoCaseEditRequest) Reset() {
 	*x = UndoCaseEditRequest{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[20]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1681,7 @@ func (x *UndoCaseEditRequest) String() string {
 func (*UndoCaseEditRequest) ProtoMessage() {}
 
 func (x *UndoCaseEditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[20]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1694,7 @@ func (x *UndoCaseEditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoCaseEditRequest.ProtoReflect.Descriptor instead.
 func (*UndoCaseEditRequest) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{20}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UndoCaseEditRequest) GetCaseId() string {
@@ -1655,7 +1735,7 @@ type UndoCaseEditResponse struct {
 
 func (x *UndoCaseEditResponse) Reset() {
 	*x = UndoCaseEditResponse{}
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[21]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1747,7 @@ func (x *UndoCaseEditResponse) String() string {
 func (*UndoCaseEditResponse) ProtoMessage() {}
 
 func (x *UndoCaseEditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_cases_v1_cases_proto_msgTypes[21]
+	mi := &file_hone_cases_v1_cases_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1760,7 @@ func (x *UndoCaseEditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoCaseEditResponse.ProtoReflect.Descriptor instead.
 func (*UndoCaseEditResponse) Descriptor() ([]byte, []int) {
-	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{21}
+	return file_hone_cases_v1_cases_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UndoCaseEditResponse) GetCase() *Case {
@@ -1749,7 +1829,7 @@ const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1a7\n" +
 	"\tDaysEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x9f\x01\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xd1\x01\n" +
 	"\n" +
 	"CaseSignal\x12.\n" +
 	"\x06signal\x18\x01 \x01(\v2\x16.hone.signal.v1.SignalR\x06signal\x12'\n" +
@@ -1757,7 +1837,15 @@ const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\n" +
 	"similarity\x18\x03 \x01(\x01R\n" +
 	"similarity\x12\x18\n" +
-	"\afounded\x18\x04 \x01(\bR\afounded\"\x97\x01\n" +
+	"\afounded\x18\x04 \x01(\bR\afounded\x120\n" +
+	"\arelease\x18\x05 \x01(\v2\x16.hone.cases.v1.ReleaseR\arelease\"\x8f\x01\n" +
+	"\aRelease\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n" +
+	"\tsignal_id\x18\x02 \x01(\tR\bsignalId\x12\x1f\n" +
+	"\vdecision_id\x18\x03 \x01(\tR\n" +
+	"decisionId\x12'\n" +
+	"\x0fsignal_revision\x18\x04 \x01(\rR\x0esignalRevision\"\x97\x01\n" +
 	"\bExchange\x127\n" +
 	"\tpublished\x18\x01 \x01(\v2\x19.hone.cases.v1.CaseSignalR\tpublished\x12'\n" +
 	"\x04left\x18\x02 \x03(\v2\x13.hone.cases.v1.CaseR\x04left\x12)\n" +
@@ -1886,83 +1974,85 @@ func file_hone_cases_v1_cases_proto_rawDescGZIP() []byte {
 	return file_hone_cases_v1_cases_proto_rawDescData
 }
 
-var file_hone_cases_v1_cases_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_hone_cases_v1_cases_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_hone_cases_v1_cases_proto_goTypes = []any{
 	(*Case)(nil),                  // 0: hone.cases.v1.Case
 	(*CaseSignal)(nil),            // 1: hone.cases.v1.CaseSignal
-	(*Exchange)(nil),              // 2: hone.cases.v1.Exchange
-	(*Move)(nil),                  // 3: hone.cases.v1.Move
-	(*CaseCuration)(nil),          // 4: hone.cases.v1.CaseCuration
-	(*CaseEdit)(nil),              // 5: hone.cases.v1.CaseEdit
-	(*GetCaseRequest)(nil),        // 6: hone.cases.v1.GetCaseRequest
-	(*GetCaseResponse)(nil),       // 7: hone.cases.v1.GetCaseResponse
-	(*ListCasesRequest)(nil),      // 8: hone.cases.v1.ListCasesRequest
-	(*ListCasesResponse)(nil),     // 9: hone.cases.v1.ListCasesResponse
-	(*ListCaseEditsRequest)(nil),  // 10: hone.cases.v1.ListCaseEditsRequest
-	(*ListCaseEditsResponse)(nil), // 11: hone.cases.v1.ListCaseEditsResponse
-	(*UpdateCaseRequest)(nil),     // 12: hone.cases.v1.UpdateCaseRequest
-	(*UpdateCaseResponse)(nil),    // 13: hone.cases.v1.UpdateCaseResponse
-	(*SolveCaseRequest)(nil),      // 14: hone.cases.v1.SolveCaseRequest
-	(*SolveCaseResponse)(nil),     // 15: hone.cases.v1.SolveCaseResponse
-	(*MergeCaseRequest)(nil),      // 16: hone.cases.v1.MergeCaseRequest
-	(*MergeCaseResponse)(nil),     // 17: hone.cases.v1.MergeCaseResponse
-	(*SplitCaseRequest)(nil),      // 18: hone.cases.v1.SplitCaseRequest
-	(*SplitCaseResponse)(nil),     // 19: hone.cases.v1.SplitCaseResponse
-	(*UndoCaseEditRequest)(nil),   // 20: hone.cases.v1.UndoCaseEditRequest
-	(*UndoCaseEditResponse)(nil),  // 21: hone.cases.v1.UndoCaseEditResponse
-	nil,                           // 22: hone.cases.v1.Case.CategoriesEntry
-	nil,                           // 23: hone.cases.v1.Case.ModelVersionsEntry
-	nil,                           // 24: hone.cases.v1.Case.DaysEntry
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*v1.Signal)(nil),             // 26: hone.signal.v1.Signal
-	(*v11.CurationEvent)(nil),     // 27: hone.curation.v1.CurationEvent
+	(*Release)(nil),               // 2: hone.cases.v1.Release
+	(*Exchange)(nil),              // 3: hone.cases.v1.Exchange
+	(*Move)(nil),                  // 4: hone.cases.v1.Move
+	(*CaseCuration)(nil),          // 5: hone.cases.v1.CaseCuration
+	(*CaseEdit)(nil),              // 6: hone.cases.v1.CaseEdit
+	(*GetCaseRequest)(nil),        // 7: hone.cases.v1.GetCaseRequest
+	(*GetCaseResponse)(nil),       // 8: hone.cases.v1.GetCaseResponse
+	(*ListCasesRequest)(nil),      // 9: hone.cases.v1.ListCasesRequest
+	(*ListCasesResponse)(nil),     // 10: hone.cases.v1.ListCasesResponse
+	(*ListCaseEditsRequest)(nil),  // 11: hone.cases.v1.ListCaseEditsRequest
+	(*ListCaseEditsResponse)(nil), // 12: hone.cases.v1.ListCaseEditsResponse
+	(*UpdateCaseRequest)(nil),     // 13: hone.cases.v1.UpdateCaseRequest
+	(*UpdateCaseResponse)(nil),    // 14: hone.cases.v1.UpdateCaseResponse
+	(*SolveCaseRequest)(nil),      // 15: hone.cases.v1.SolveCaseRequest
+	(*SolveCaseResponse)(nil),     // 16: hone.cases.v1.SolveCaseResponse
+	(*MergeCaseRequest)(nil),      // 17: hone.cases.v1.MergeCaseRequest
+	(*MergeCaseResponse)(nil),     // 18: hone.cases.v1.MergeCaseResponse
+	(*SplitCaseRequest)(nil),      // 19: hone.cases.v1.SplitCaseRequest
+	(*SplitCaseResponse)(nil),     // 20: hone.cases.v1.SplitCaseResponse
+	(*UndoCaseEditRequest)(nil),   // 21: hone.cases.v1.UndoCaseEditRequest
+	(*UndoCaseEditResponse)(nil),  // 22: hone.cases.v1.UndoCaseEditResponse
+	nil,                           // 23: hone.cases.v1.Case.CategoriesEntry
+	nil,                           // 24: hone.cases.v1.Case.ModelVersionsEntry
+	nil,                           // 25: hone.cases.v1.Case.DaysEntry
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*v1.Signal)(nil),             // 27: hone.signal.v1.Signal
+	(*v11.CurationEvent)(nil),     // 28: hone.curation.v1.CurationEvent
 }
 var file_hone_cases_v1_cases_proto_depIdxs = []int32{
-	22, // 0: hone.cases.v1.Case.categories:type_name -> hone.cases.v1.Case.CategoriesEntry
-	25, // 1: hone.cases.v1.Case.first_seen:type_name -> google.protobuf.Timestamp
-	25, // 2: hone.cases.v1.Case.last_seen:type_name -> google.protobuf.Timestamp
-	23, // 3: hone.cases.v1.Case.model_versions:type_name -> hone.cases.v1.Case.ModelVersionsEntry
-	25, // 4: hone.cases.v1.Case.approved_at:type_name -> google.protobuf.Timestamp
-	24, // 5: hone.cases.v1.Case.days:type_name -> hone.cases.v1.Case.DaysEntry
-	26, // 6: hone.cases.v1.CaseSignal.signal:type_name -> hone.signal.v1.Signal
+	23, // 0: hone.cases.v1.Case.categories:type_name -> hone.cases.v1.Case.CategoriesEntry
+	26, // 1: hone.cases.v1.Case.first_seen:type_name -> google.protobuf.Timestamp
+	26, // 2: hone.cases.v1.Case.last_seen:type_name -> google.protobuf.Timestamp
+	24, // 3: hone.cases.v1.Case.model_versions:type_name -> hone.cases.v1.Case.ModelVersionsEntry
+	26, // 4: hone.cases.v1.Case.approved_at:type_name -> google.protobuf.Timestamp
+	25, // 5: hone.cases.v1.Case.days:type_name -> hone.cases.v1.Case.DaysEntry
+	27, // 6: hone.cases.v1.CaseSignal.signal:type_name -> hone.signal.v1.Signal
 	0,  // 7: hone.cases.v1.CaseSignal.case:type_name -> hone.cases.v1.Case
-	1,  // 8: hone.cases.v1.Exchange.published:type_name -> hone.cases.v1.CaseSignal
-	0,  // 9: hone.cases.v1.Exchange.left:type_name -> hone.cases.v1.Case
-	3,  // 10: hone.cases.v1.Exchange.moves:type_name -> hone.cases.v1.Move
-	25, // 11: hone.cases.v1.CaseCuration.solved_at:type_name -> google.protobuf.Timestamp
-	27, // 12: hone.cases.v1.CaseCuration.answer:type_name -> hone.curation.v1.CurationEvent
-	27, // 13: hone.cases.v1.CaseEdit.event:type_name -> hone.curation.v1.CurationEvent
-	4,  // 14: hone.cases.v1.CaseEdit.before:type_name -> hone.cases.v1.CaseCuration
-	4,  // 15: hone.cases.v1.CaseEdit.after:type_name -> hone.cases.v1.CaseCuration
-	0,  // 16: hone.cases.v1.GetCaseResponse.case:type_name -> hone.cases.v1.Case
-	0,  // 17: hone.cases.v1.ListCasesResponse.cases:type_name -> hone.cases.v1.Case
-	5,  // 18: hone.cases.v1.ListCaseEditsResponse.edits:type_name -> hone.cases.v1.CaseEdit
-	0,  // 19: hone.cases.v1.UpdateCaseResponse.case:type_name -> hone.cases.v1.Case
-	0,  // 20: hone.cases.v1.SolveCaseResponse.case:type_name -> hone.cases.v1.Case
-	0,  // 21: hone.cases.v1.MergeCaseResponse.case:type_name -> hone.cases.v1.Case
-	0,  // 22: hone.cases.v1.SplitCaseResponse.case:type_name -> hone.cases.v1.Case
-	0,  // 23: hone.cases.v1.UndoCaseEditResponse.case:type_name -> hone.cases.v1.Case
-	6,  // 24: hone.cases.v1.CaseService.GetCase:input_type -> hone.cases.v1.GetCaseRequest
-	8,  // 25: hone.cases.v1.CaseService.ListCases:input_type -> hone.cases.v1.ListCasesRequest
-	10, // 26: hone.cases.v1.CaseService.ListCaseEdits:input_type -> hone.cases.v1.ListCaseEditsRequest
-	12, // 27: hone.cases.v1.CaseService.UpdateCase:input_type -> hone.cases.v1.UpdateCaseRequest
-	14, // 28: hone.cases.v1.CaseService.SolveCase:input_type -> hone.cases.v1.SolveCaseRequest
-	16, // 29: hone.cases.v1.CaseService.MergeCase:input_type -> hone.cases.v1.MergeCaseRequest
-	18, // 30: hone.cases.v1.CaseService.SplitCase:input_type -> hone.cases.v1.SplitCaseRequest
-	20, // 31: hone.cases.v1.CaseService.UndoCaseEdit:input_type -> hone.cases.v1.UndoCaseEditRequest
-	7,  // 32: hone.cases.v1.CaseService.GetCase:output_type -> hone.cases.v1.GetCaseResponse
-	9,  // 33: hone.cases.v1.CaseService.ListCases:output_type -> hone.cases.v1.ListCasesResponse
-	11, // 34: hone.cases.v1.CaseService.ListCaseEdits:output_type -> hone.cases.v1.ListCaseEditsResponse
-	13, // 35: hone.cases.v1.CaseService.UpdateCase:output_type -> hone.cases.v1.UpdateCaseResponse
-	15, // 36: hone.cases.v1.CaseService.SolveCase:output_type -> hone.cases.v1.SolveCaseResponse
-	17, // 37: hone.cases.v1.CaseService.MergeCase:output_type -> hone.cases.v1.MergeCaseResponse
-	19, // 38: hone.cases.v1.CaseService.SplitCase:output_type -> hone.cases.v1.SplitCaseResponse
-	21, // 39: hone.cases.v1.CaseService.UndoCaseEdit:output_type -> hone.cases.v1.UndoCaseEditResponse
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	2,  // 8: hone.cases.v1.CaseSignal.release:type_name -> hone.cases.v1.Release
+	1,  // 9: hone.cases.v1.Exchange.published:type_name -> hone.cases.v1.CaseSignal
+	0,  // 10: hone.cases.v1.Exchange.left:type_name -> hone.cases.v1.Case
+	4,  // 11: hone.cases.v1.Exchange.moves:type_name -> hone.cases.v1.Move
+	26, // 12: hone.cases.v1.CaseCuration.solved_at:type_name -> google.protobuf.Timestamp
+	28, // 13: hone.cases.v1.CaseCuration.answer:type_name -> hone.curation.v1.CurationEvent
+	28, // 14: hone.cases.v1.CaseEdit.event:type_name -> hone.curation.v1.CurationEvent
+	5,  // 15: hone.cases.v1.CaseEdit.before:type_name -> hone.cases.v1.CaseCuration
+	5,  // 16: hone.cases.v1.CaseEdit.after:type_name -> hone.cases.v1.CaseCuration
+	0,  // 17: hone.cases.v1.GetCaseResponse.case:type_name -> hone.cases.v1.Case
+	0,  // 18: hone.cases.v1.ListCasesResponse.cases:type_name -> hone.cases.v1.Case
+	6,  // 19: hone.cases.v1.ListCaseEditsResponse.edits:type_name -> hone.cases.v1.CaseEdit
+	0,  // 20: hone.cases.v1.UpdateCaseResponse.case:type_name -> hone.cases.v1.Case
+	0,  // 21: hone.cases.v1.SolveCaseResponse.case:type_name -> hone.cases.v1.Case
+	0,  // 22: hone.cases.v1.MergeCaseResponse.case:type_name -> hone.cases.v1.Case
+	0,  // 23: hone.cases.v1.SplitCaseResponse.case:type_name -> hone.cases.v1.Case
+	0,  // 24: hone.cases.v1.UndoCaseEditResponse.case:type_name -> hone.cases.v1.Case
+	7,  // 25: hone.cases.v1.CaseService.GetCase:input_type -> hone.cases.v1.GetCaseRequest
+	9,  // 26: hone.cases.v1.CaseService.ListCases:input_type -> hone.cases.v1.ListCasesRequest
+	11, // 27: hone.cases.v1.CaseService.ListCaseEdits:input_type -> hone.cases.v1.ListCaseEditsRequest
+	13, // 28: hone.cases.v1.CaseService.UpdateCase:input_type -> hone.cases.v1.UpdateCaseRequest
+	15, // 29: hone.cases.v1.CaseService.SolveCase:input_type -> hone.cases.v1.SolveCaseRequest
+	17, // 30: hone.cases.v1.CaseService.MergeCase:input_type -> hone.cases.v1.MergeCaseRequest
+	19, // 31: hone.cases.v1.CaseService.SplitCase:input_type -> hone.cases.v1.SplitCaseRequest
+	21, // 32: hone.cases.v1.CaseService.UndoCaseEdit:input_type -> hone.cases.v1.UndoCaseEditRequest
+	8,  // 33: hone.cases.v1.CaseService.GetCase:output_type -> hone.cases.v1.GetCaseResponse
+	10, // 34: hone.cases.v1.CaseService.ListCases:output_type -> hone.cases.v1.ListCasesResponse
+	12, // 35: hone.cases.v1.CaseService.ListCaseEdits:output_type -> hone.cases.v1.ListCaseEditsResponse
+	14, // 36: hone.cases.v1.CaseService.UpdateCase:output_type -> hone.cases.v1.UpdateCaseResponse
+	16, // 37: hone.cases.v1.CaseService.SolveCase:output_type -> hone.cases.v1.SolveCaseResponse
+	18, // 38: hone.cases.v1.CaseService.MergeCase:output_type -> hone.cases.v1.MergeCaseResponse
+	20, // 39: hone.cases.v1.CaseService.SplitCase:output_type -> hone.cases.v1.SplitCaseResponse
+	22, // 40: hone.cases.v1.CaseService.UndoCaseEdit:output_type -> hone.cases.v1.UndoCaseEditResponse
+	33, // [33:41] is the sub-list for method output_type
+	25, // [25:33] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_hone_cases_v1_cases_proto_init() }
@@ -1970,14 +2060,14 @@ func file_hone_cases_v1_cases_proto_init() {
 	if File_hone_cases_v1_cases_proto != nil {
 		return
 	}
-	file_hone_cases_v1_cases_proto_msgTypes[12].OneofWrappers = []any{}
+	file_hone_cases_v1_cases_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_cases_v1_cases_proto_rawDesc), len(file_hone_cases_v1_cases_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -60,7 +60,13 @@ type Decision struct {
 	// The time of the signal's newest evidence.
 	OccurredAt *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
 	// "low", "normal", "high" or "urgent"; empty where nothing is done.
-	Priority      string `protobuf:"bytes,18,opt,name=priority,proto3" json:"priority,omitempty"`
+	Priority string `protobuf:"bytes,18,opt,name=priority,proto3" json:"priority,omitempty"`
+	// The signal is held: it goes to held_routes, and routes is empty, until its
+	// case has so many negative signals. 0 where it is not held.
+	HoldUntil  uint32   `protobuf:"varint,19,opt,name=hold_until,json=holdUntil,proto3" json:"hold_until,omitempty"`
+	HeldRoutes []string `protobuf:"bytes,20,rep,name=held_routes,json=heldRoutes,proto3" json:"held_routes,omitempty"`
+	// The decision that held the signal, where this one let it go.
+	ReleasedFrom  string `protobuf:"bytes,21,opt,name=released_from,json=releasedFrom,proto3" json:"released_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -221,13 +227,34 @@ func (x *Decision) GetPriority() string {
 	return ""
 }
 
+func (x *Decision) GetHoldUntil() uint32 {
+	if x != nil {
+		return x.HoldUntil
+	}
+	return 0
+}
+
+func (x *Decision) GetHeldRoutes() []string {
+	if x != nil {
+		return x.HeldRoutes
+	}
+	return nil
+}
+
+func (x *Decision) GetReleasedFrom() string {
+	if x != nil {
+		return x.ReleasedFrom
+	}
+	return ""
+}
+
 // RuleResult is what a rule's condition said about a signal.
 type RuleResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Rule  string                 `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
 	// "matched", "not matched" or "error"; a rule with an error does not match.
-	// "not sampled" and "over limit": the condition is true, and the rule was
-	// passed over.
+	// "not sampled", "over limit" and "no case" (to hold the signal for): the
+	// condition is true, and the rule was passed over.
 	Result string `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
 	// Why the condition could not be evaluated.
 	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
@@ -1181,7 +1208,8 @@ type BacktestReport struct {
 	Changed uint32 `protobuf:"varint,7,opt,name=changed,proto3" json:"changed,omitempty"`
 	// Signals that would go the same way by another rule.
 	OtherRule uint32 `protobuf:"varint,8,opt,name=other_rule,json=otherRule,proto3" json:"other_rule,omitempty"`
-	// Each with its signals before and after: by route ("nothing" for none), by
+	// Each with its signals before and after: by route ("nothing" for none, and
+	// "held"), by
 	// rule, in the policy's order, and by the version that decided.
 	Routes    []*BacktestCount `protobuf:"bytes,9,rep,name=routes,proto3" json:"routes,omitempty"`
 	Rules     []*BacktestCount `protobuf:"bytes,10,rep,name=rules,proto3" json:"rules,omitempty"`
@@ -1625,6 +1653,104 @@ func (x *BacktestCost) GetHoursAfter() float64 {
 	return 0
 }
 
+type ListHeldRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those that wait for this case; empty for all.
+	CaseId string `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	// At most 1,000; 0 means 50.
+	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHeldRequest) Reset() {
+	*x = ListHeldRequest{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHeldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHeldRequest) ProtoMessage() {}
+
+func (x *ListHeldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHeldRequest.ProtoReflect.Descriptor instead.
+func (*ListHeldRequest) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListHeldRequest) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *ListHeldRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListHeldResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Decisions     []*Decision            `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHeldResponse) Reset() {
+	*x = ListHeldResponse{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHeldResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHeldResponse) ProtoMessage() {}
+
+func (x *ListHeldResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHeldResponse.ProtoReflect.Descriptor instead.
+func (*ListHeldResponse) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListHeldResponse) GetDecisions() []*Decision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
 type ExplainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SignalId      string                 `protobuf:"bytes,1,opt,name=signal_id,json=signalId,proto3" json:"signal_id,omitempty"`
@@ -1634,7 +1760,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[22]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +1772,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[22]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +1785,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{22}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExplainRequest) GetSignalId() string {
@@ -1678,7 +1804,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[23]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1816,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[23]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1829,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{23}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExplainResponse) GetDecisions() []*Decision {
@@ -1717,7 +1843,7 @@ var File_hone_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1bhone/policy/v1/policy.proto\x12\x0ehone.policy.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x04\n" +
+	"\x1bhone/policy/v1/policy.proto\x12\x0ehone.policy.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe0\x05\n" +
 	"\bDecision\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12\x1d\n" +
@@ -1744,7 +1870,12 @@ const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"\x05rules\x18\x10 \x03(\v2\x1a.hone.policy.v1.RuleResultR\x05rules\x12;\n" +
 	"\voccurred_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"occurredAt\x12\x1a\n" +
-	"\bpriority\x18\x12 \x01(\tR\bpriority\"s\n" +
+	"\bpriority\x18\x12 \x01(\tR\bpriority\x12\x1d\n" +
+	"\n" +
+	"hold_until\x18\x13 \x01(\rR\tholdUntil\x12\x1f\n" +
+	"\vheld_routes\x18\x14 \x03(\tR\n" +
+	"heldRoutes\x12#\n" +
+	"\rreleased_from\x18\x15 \x01(\tR\freleasedFrom\"s\n" +
 	"\n" +
 	"RuleResult\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n" +
@@ -1860,18 +1991,24 @@ const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"hoursAfter\x1a:\n" +
 	"\fMinutesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"-\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"@\n" +
+	"\x0fListHeldRequest\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"J\n" +
+	"\x10ListHeldResponse\x126\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x18.hone.policy.v1.DecisionR\tdecisions\"-\n" +
 	"\x0eExplainRequest\x12\x1b\n" +
 	"\tsignal_id\x18\x01 \x01(\tR\bsignalId\"I\n" +
 	"\x0fExplainResponse\x126\n" +
-	"\tdecisions\x18\x01 \x03(\v2\x18.hone.policy.v1.DecisionR\tdecisions2\xcc\x06\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x18.hone.policy.v1.DecisionR\tdecisions2\xb6\a\n" +
 	"\rPolicyService\x12n\n" +
 	"\tGetPolicy\x12 .hone.policy.v1.GetPolicyRequest\x1a!.hone.policy.v1.GetPolicyResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/policies/current\x12o\n" +
 	"\fListPolicies\x12#.hone.policy.v1.ListPoliciesRequest\x1a$.hone.policy.v1.ListPoliciesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/policies\x12\x81\x01\n" +
 	"\x0eValidatePolicy\x12%.hone.policy.v1.ValidatePolicyRequest\x1a&.hone.policy.v1.ValidatePolicyResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:validate\x12u\n" +
 	"\rPublishPolicy\x12$.hone.policy.v1.PublishPolicyRequest\x1a%.hone.policy.v1.PublishPolicyResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/v1/policies\x12\x81\x01\n" +
 	"\x0eRollbackPolicy\x12%.hone.policy.v1.RollbackPolicyRequest\x1a&.hone.policy.v1.RollbackPolicyResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:rollback\x12e\n" +
-	"\bBacktest\x12\x1f.hone.policy.v1.BacktestRequest\x1a\x14.google.api.HttpBody\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:backtest0\x01\x12t\n" +
+	"\bBacktest\x12\x1f.hone.policy.v1.BacktestRequest\x1a\x14.google.api.HttpBody\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:backtest0\x01\x12h\n" +
+	"\bListHeld\x12\x1f.hone.policy.v1.ListHeldRequest\x1a .hone.policy.v1.ListHeldResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/policies/held\x12t\n" +
 	"\aExplain\x12\x1e.hone.policy.v1.ExplainRequest\x1a\x1f.hone.policy.v1.ExplainResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/policies/explain/{signal_id}B?Z=github.com/honeloop/hone/proto/gen/go/hone/policy/v1;policyv1b\x06proto3"
 
 var (
@@ -1886,7 +2023,7 @@ func file_hone_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_hone_policy_v1_policy_proto_rawDescData
 }
 
-var file_hone_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_hone_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_hone_policy_v1_policy_proto_goTypes = []any{
 	(*Decision)(nil),               // 0: hone.policy.v1.Decision
 	(*RuleResult)(nil),             // 1: hone.policy.v1.RuleResult
@@ -1910,30 +2047,32 @@ var file_hone_policy_v1_policy_proto_goTypes = []any{
 	(*BacktestChange)(nil),         // 19: hone.policy.v1.BacktestChange
 	(*BacktestExample)(nil),        // 20: hone.policy.v1.BacktestExample
 	(*BacktestCost)(nil),           // 21: hone.policy.v1.BacktestCost
-	(*ExplainRequest)(nil),         // 22: hone.policy.v1.ExplainRequest
-	(*ExplainResponse)(nil),        // 23: hone.policy.v1.ExplainResponse
-	nil,                            // 24: hone.policy.v1.BacktestRequest.MinutesEntry
-	nil,                            // 25: hone.policy.v1.BacktestCost.MinutesEntry
-	(*timestamppb.Timestamp)(nil),  // 26: google.protobuf.Timestamp
-	(*httpbody.HttpBody)(nil),      // 27: google.api.HttpBody
+	(*ListHeldRequest)(nil),        // 22: hone.policy.v1.ListHeldRequest
+	(*ListHeldResponse)(nil),       // 23: hone.policy.v1.ListHeldResponse
+	(*ExplainRequest)(nil),         // 24: hone.policy.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 25: hone.policy.v1.ExplainResponse
+	nil,                            // 26: hone.policy.v1.BacktestRequest.MinutesEntry
+	nil,                            // 27: hone.policy.v1.BacktestCost.MinutesEntry
+	(*timestamppb.Timestamp)(nil),  // 28: google.protobuf.Timestamp
+	(*httpbody.HttpBody)(nil),      // 29: google.api.HttpBody
 }
 var file_hone_policy_v1_policy_proto_depIdxs = []int32{
-	26, // 0: hone.policy.v1.Decision.decided_at:type_name -> google.protobuf.Timestamp
+	28, // 0: hone.policy.v1.Decision.decided_at:type_name -> google.protobuf.Timestamp
 	1,  // 1: hone.policy.v1.Decision.rules:type_name -> hone.policy.v1.RuleResult
-	26, // 2: hone.policy.v1.Decision.occurred_at:type_name -> google.protobuf.Timestamp
-	26, // 3: hone.policy.v1.Policy.published_at:type_name -> google.protobuf.Timestamp
+	28, // 2: hone.policy.v1.Decision.occurred_at:type_name -> google.protobuf.Timestamp
+	28, // 3: hone.policy.v1.Policy.published_at:type_name -> google.protobuf.Timestamp
 	2,  // 4: hone.policy.v1.GetPolicyResponse.policy:type_name -> hone.policy.v1.Policy
 	2,  // 5: hone.policy.v1.ListPoliciesResponse.policies:type_name -> hone.policy.v1.Policy
 	9,  // 6: hone.policy.v1.ValidatePolicyResponse.errors:type_name -> hone.policy.v1.PolicyError
 	2,  // 7: hone.policy.v1.PublishPolicyResponse.policy:type_name -> hone.policy.v1.Policy
 	2,  // 8: hone.policy.v1.RollbackPolicyResponse.policy:type_name -> hone.policy.v1.Policy
-	26, // 9: hone.policy.v1.BacktestRequest.since:type_name -> google.protobuf.Timestamp
-	26, // 10: hone.policy.v1.BacktestRequest.until:type_name -> google.protobuf.Timestamp
-	24, // 11: hone.policy.v1.BacktestRequest.minutes:type_name -> hone.policy.v1.BacktestRequest.MinutesEntry
+	28, // 9: hone.policy.v1.BacktestRequest.since:type_name -> google.protobuf.Timestamp
+	28, // 10: hone.policy.v1.BacktestRequest.until:type_name -> google.protobuf.Timestamp
+	26, // 11: hone.policy.v1.BacktestRequest.minutes:type_name -> hone.policy.v1.BacktestRequest.MinutesEntry
 	16, // 12: hone.policy.v1.BacktestResponse.progress:type_name -> hone.policy.v1.BacktestProgress
 	17, // 13: hone.policy.v1.BacktestResponse.report:type_name -> hone.policy.v1.BacktestReport
-	26, // 14: hone.policy.v1.BacktestReport.since:type_name -> google.protobuf.Timestamp
-	26, // 15: hone.policy.v1.BacktestReport.until:type_name -> google.protobuf.Timestamp
+	28, // 14: hone.policy.v1.BacktestReport.since:type_name -> google.protobuf.Timestamp
+	28, // 15: hone.policy.v1.BacktestReport.until:type_name -> google.protobuf.Timestamp
 	18, // 16: hone.policy.v1.BacktestReport.routes:type_name -> hone.policy.v1.BacktestCount
 	18, // 17: hone.policy.v1.BacktestReport.rules:type_name -> hone.policy.v1.BacktestCount
 	18, // 18: hone.policy.v1.BacktestReport.decided_by:type_name -> hone.policy.v1.BacktestCount
@@ -1941,27 +2080,30 @@ var file_hone_policy_v1_policy_proto_depIdxs = []int32{
 	19, // 20: hone.policy.v1.BacktestReport.changes:type_name -> hone.policy.v1.BacktestChange
 	21, // 21: hone.policy.v1.BacktestReport.cost:type_name -> hone.policy.v1.BacktestCost
 	20, // 22: hone.policy.v1.BacktestChange.examples:type_name -> hone.policy.v1.BacktestExample
-	25, // 23: hone.policy.v1.BacktestCost.minutes:type_name -> hone.policy.v1.BacktestCost.MinutesEntry
-	0,  // 24: hone.policy.v1.ExplainResponse.decisions:type_name -> hone.policy.v1.Decision
-	3,  // 25: hone.policy.v1.PolicyService.GetPolicy:input_type -> hone.policy.v1.GetPolicyRequest
-	5,  // 26: hone.policy.v1.PolicyService.ListPolicies:input_type -> hone.policy.v1.ListPoliciesRequest
-	7,  // 27: hone.policy.v1.PolicyService.ValidatePolicy:input_type -> hone.policy.v1.ValidatePolicyRequest
-	10, // 28: hone.policy.v1.PolicyService.PublishPolicy:input_type -> hone.policy.v1.PublishPolicyRequest
-	12, // 29: hone.policy.v1.PolicyService.RollbackPolicy:input_type -> hone.policy.v1.RollbackPolicyRequest
-	14, // 30: hone.policy.v1.PolicyService.Backtest:input_type -> hone.policy.v1.BacktestRequest
-	22, // 31: hone.policy.v1.PolicyService.Explain:input_type -> hone.policy.v1.ExplainRequest
-	4,  // 32: hone.policy.v1.PolicyService.GetPolicy:output_type -> hone.policy.v1.GetPolicyResponse
-	6,  // 33: hone.policy.v1.PolicyService.ListPolicies:output_type -> hone.policy.v1.ListPoliciesResponse
-	8,  // 34: hone.policy.v1.PolicyService.ValidatePolicy:output_type -> hone.policy.v1.ValidatePolicyResponse
-	11, // 35: hone.policy.v1.PolicyService.PublishPolicy:output_type -> hone.policy.v1.PublishPolicyResponse
-	13, // 36: hone.policy.v1.PolicyService.RollbackPolicy:output_type -> hone.policy.v1.RollbackPolicyResponse
-	27, // 37: hone.policy.v1.PolicyService.Backtest:output_type -> google.api.HttpBody
-	23, // 38: hone.policy.v1.PolicyService.Explain:output_type -> hone.policy.v1.ExplainResponse
-	32, // [32:39] is the sub-list for method output_type
-	25, // [25:32] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	27, // 23: hone.policy.v1.BacktestCost.minutes:type_name -> hone.policy.v1.BacktestCost.MinutesEntry
+	0,  // 24: hone.policy.v1.ListHeldResponse.decisions:type_name -> hone.policy.v1.Decision
+	0,  // 25: hone.policy.v1.ExplainResponse.decisions:type_name -> hone.policy.v1.Decision
+	3,  // 26: hone.policy.v1.PolicyService.GetPolicy:input_type -> hone.policy.v1.GetPolicyRequest
+	5,  // 27: hone.policy.v1.PolicyService.ListPolicies:input_type -> hone.policy.v1.ListPoliciesRequest
+	7,  // 28: hone.policy.v1.PolicyService.ValidatePolicy:input_type -> hone.policy.v1.ValidatePolicyRequest
+	10, // 29: hone.policy.v1.PolicyService.PublishPolicy:input_type -> hone.policy.v1.PublishPolicyRequest
+	12, // 30: hone.policy.v1.PolicyService.RollbackPolicy:input_type -> hone.policy.v1.RollbackPolicyRequest
+	14, // 31: hone.policy.v1.PolicyService.Backtest:input_type -> hone.policy.v1.BacktestRequest
+	22, // 32: hone.policy.v1.PolicyService.ListHeld:input_type -> hone.policy.v1.ListHeldRequest
+	24, // 33: hone.policy.v1.PolicyService.Explain:input_type -> hone.policy.v1.ExplainRequest
+	4,  // 34: hone.policy.v1.PolicyService.GetPolicy:output_type -> hone.policy.v1.GetPolicyResponse
+	6,  // 35: hone.policy.v1.PolicyService.ListPolicies:output_type -> hone.policy.v1.ListPoliciesResponse
+	8,  // 36: hone.policy.v1.PolicyService.ValidatePolicy:output_type -> hone.policy.v1.ValidatePolicyResponse
+	11, // 37: hone.policy.v1.PolicyService.PublishPolicy:output_type -> hone.policy.v1.PublishPolicyResponse
+	13, // 38: hone.policy.v1.PolicyService.RollbackPolicy:output_type -> hone.policy.v1.RollbackPolicyResponse
+	29, // 39: hone.policy.v1.PolicyService.Backtest:output_type -> google.api.HttpBody
+	23, // 40: hone.policy.v1.PolicyService.ListHeld:output_type -> hone.policy.v1.ListHeldResponse
+	25, // 41: hone.policy.v1.PolicyService.Explain:output_type -> hone.policy.v1.ExplainResponse
+	34, // [34:42] is the sub-list for method output_type
+	26, // [26:34] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_hone_policy_v1_policy_proto_init() }
@@ -1979,7 +2121,7 @@ func file_hone_policy_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_policy_v1_policy_proto_rawDesc), len(file_hone_policy_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

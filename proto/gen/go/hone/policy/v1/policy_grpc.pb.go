@@ -28,6 +28,7 @@ const (
 	PolicyService_PublishPolicy_FullMethodName  = "/hone.policy.v1.PolicyService/PublishPolicy"
 	PolicyService_RollbackPolicy_FullMethodName = "/hone.policy.v1.PolicyService/RollbackPolicy"
 	PolicyService_Backtest_FullMethodName       = "/hone.policy.v1.PolicyService/Backtest"
+	PolicyService_ListHeld_FullMethodName       = "/hone.policy.v1.PolicyService/ListHeld"
 	PolicyService_Explain_FullMethodName        = "/hone.policy.v1.PolicyService/Explain"
 )
 
@@ -57,6 +58,8 @@ type PolicyServiceClient interface {
 	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
 	// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
 	Backtest(ctx context.Context, in *BacktestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
+	// ListHeld returns signals that are held, oldest first.
+	ListHeld(ctx context.Context, in *ListHeldRequest, opts ...grpc.CallOption) (*ListHeldResponse, error)
 	// Explain returns the decisions on a signal, newest revision first.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 }
@@ -138,6 +141,16 @@ func (c *policyServiceClient) Backtest(ctx context.Context, in *BacktestRequest,
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PolicyService_BacktestClient = grpc.ServerStreamingClient[httpbody.HttpBody]
 
+func (c *policyServiceClient) ListHeld(ctx context.Context, in *ListHeldRequest, opts ...grpc.CallOption) (*ListHeldResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListHeldResponse)
+	err := c.cc.Invoke(ctx, PolicyService_ListHeld_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *policyServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ExplainResponse)
@@ -174,6 +187,8 @@ type PolicyServiceServer interface {
 	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
 	// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
 	Backtest(*BacktestRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
+	// ListHeld returns signals that are held, oldest first.
+	ListHeld(context.Context, *ListHeldRequest) (*ListHeldResponse, error)
 	// Explain returns the decisions on a signal, newest revision first.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	mustEmbedUnimplementedPolicyServiceServer()
@@ -203,6 +218,9 @@ func (UnimplementedPolicyServiceServer) RollbackPolicy(context.Context, *Rollbac
 }
 func (UnimplementedPolicyServiceServer) Backtest(*BacktestRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error {
 	return status.Error(codes.Unimplemented, "method Backtest not implemented")
+}
+func (UnimplementedPolicyServiceServer) ListHeld(context.Context, *ListHeldRequest) (*ListHeldResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListHeld not implemented")
 }
 func (UnimplementedPolicyServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
@@ -329,6 +347,24 @@ func _PolicyService_Backtest_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PolicyService_BacktestServer = grpc.ServerStreamingServer[httpbody.HttpBody]
 
+func _PolicyService_ListHeld_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListHeldRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).ListHeld(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_ListHeld_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).ListHeld(ctx, req.(*ListHeldRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PolicyService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExplainRequest)
 	if err := dec(in); err != nil {
@@ -373,6 +409,10 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RollbackPolicy",
 			Handler:    _PolicyService_RollbackPolicy_Handler,
+		},
+		{
+			MethodName: "ListHeld",
+			Handler:    _PolicyService_ListHeld_Handler,
 		},
 		{
 			MethodName: "Explain",
