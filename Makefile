@@ -114,6 +114,10 @@ drift: generate dictionary tidy ## Generate and tidy, and fail where that change
 .PHONY: bench
 bench: bench-stream bench-collector bench-embed bench-import ## All benchmarks
 
+.PHONY: eval-signals
+eval-signals: ## The model of dissatisfaction, on people that it has not seen, beside the plain rate
+	cd services && go run ./enricher/internal/signals/train $(ARGS)
+
 .PHONY: bench-import
 bench-import: setup build ## Events/s end to end, and accepted-to-recallable p50 and p99 at 200 events/s
 	$(HONE) bench import $(ARGS)

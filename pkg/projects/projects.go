@@ -33,10 +33,10 @@ import (
 type Settings struct {
 	// No alerts where nothing is said.
 	Alerts  Alerts  `yaml:"alerts"`
-	Signals Signals `yaml:"signals"`
 	Cases   Cases   `yaml:"cases"`
 	Privacy Privacy `yaml:"privacy"`
 	Recall  Recall  `yaml:"recall"`
+	Signals Signals `yaml:"signals"`
 	// Retention keeps everything where nothing is said.
 	Retention Retention `yaml:"retention"`
 }
@@ -44,10 +44,10 @@ type Settings struct {
 // DefaultSettings hold for a project of which nothing is said.
 func DefaultSettings() Settings {
 	return Settings{
-		Signals: DefaultSignals(),
 		Cases:   DefaultCases(),
 		Privacy: DefaultPrivacy(),
 		Recall:  DefaultRecall(),
+		Signals: DefaultSignals(),
 	}
 }
 

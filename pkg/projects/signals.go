@@ -32,7 +32,7 @@ type Signals struct {
 	// leaves has given up.
 	GaveUpAfter int `yaml:"gave_up_after"`
 	// An implicit signal is negative from this dissatisfaction on, and positive up
-	// to that.
+	// to that, if its findings point there.
 	NegativeFrom float64 `yaml:"negative_from"`
 	PositiveTo   float64 `yaml:"positive_to"`
 	// How long feedback waits for its interaction, and how long a session rests
@@ -55,7 +55,7 @@ func DefaultSignals() Signals {
 		CopiedWhole:    0.8,
 		GaveUpAfter:    2,
 		NegativeFrom:   0.5,
-		PositiveTo:     0.1,
+		PositiveTo:     0.05,
 		WaitFor:        24 * time.Hour,
 		SessionEnds:    30 * time.Minute,
 	}

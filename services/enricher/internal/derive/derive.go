@@ -399,6 +399,15 @@ func (s *Session) implicit(a *about, features map[string]float64) *signalv1.Sign
 	return sig
 }
 
+// Features are what the model sees of an interaction beside explicit feedback.
+func (s *Session) Features(interaction string) map[string]float64 {
+	features := map[string]float64{}
+	if a := s.abouts[interaction]; a != nil {
+		s.implicit(a, features)
+	}
+	return features
+}
+
 // judge sets the dissatisfaction on all signals of an interaction, and the
 // polarity of the implicit one by it.
 func (s *Session) judge(a *about, signals []*signalv1.Signal, features map[string]float64) {
@@ -435,10 +444,14 @@ func (s *Session) judge(a *about, signals []*signalv1.Signal, features map[strin
 		if sig.Kind != KindImplicit {
 			continue
 		}
+		points := 0.0
+		for _, e := range sig.Evidence {
+			points += e.Weight
+		}
 		switch {
-		case p >= s.rules.settings.NegativeFrom:
+		case p >= s.rules.settings.NegativeFrom && points > 0:
 			sig.Polarity, sig.Confidence = Negative, p
-		case p <= s.rules.settings.PositiveTo:
+		case p <= s.rules.settings.PositiveTo && points < 0:
 			sig.Polarity, sig.Confidence = Positive, round(1-p, 100)
 		}
 		if sig.Polarity == Negative && slices.ContainsFunc(sig.Evidence, func(e *signalv1.Evidence) bool {

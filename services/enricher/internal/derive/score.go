@@ -6,17 +6,13 @@ import (
 	"fmt"
 	"math"
 	"strings"
-
-	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 )
 
 // Features of the model beside the kinds of findings. Those of explicit feedback
 // are set by decision, since ratings are what it is trained on.
 const (
 	FeatureRefusal = "refusal"       // the answer says that it is none
-	FeatureShared  = "shared"        // words that the next question shares, 0 to 1
-	FeatureLast    = "last"          // nothing is asked after it
-	FeatureLength  = "length"        // of the answer: log2(1 + characters/100)
+	FeatureLength  = "length"        // of the answer: log2(1 + bytes/100), at least 2: nothing shorter was seen
 	FeatureRating  = "rating"        // -1 (best) to 1 (worst)
 	FeatureFault   = "fault"         // somebody says what is wrong
 	FeatureComment = "comment"       // somebody comments, without a rating
@@ -65,7 +61,7 @@ func (m *Model) logOdds(features map[string]float64) float64 {
 
 // Features are the names of all, in order.
 func Features() []string {
-	return append(FindingKinds(), FeatureRefusal, FeatureShared, FeatureLast, FeatureLength,
+	return append(FindingKinds(), FeatureRefusal, FeatureLength,
 		FeatureRating, FeatureFault, FeatureComment, FeatureBeaten)
 }
 
@@ -87,13 +83,5 @@ func (r *Rules) context(x *Reaction, features map[string]float64) {
 			break
 		}
 	}
-	features[FeatureLength] = math.Log2(1 + float64(len(answer.GetOutput()))/100)
-	if x.Next == nil {
-		features[FeatureLast] = 1
-		return
-	}
-	query := func(e *eventv1.Event) []string {
-		return content(plain(cutTo(e.GetInteraction().GetQuery(), maxCompareBytes)))
-	}
-	features[FeatureShared], _, _ = overlap(query(x.Answer), query(x.Next))
+	features[FeatureLength] = max(2, math.Log2(1+float64(len(answer.GetOutput()))/100))
 }
