@@ -269,9 +269,10 @@ func TestDefaultPolicy(t *testing.T) {
 		{"thumb down alone", all(), "unclear", []string{RouteHumanReview}},
 		{"a category of one's own", all(category("smells_funny")), "unclear", []string{RouteHumanReview}},
 		{"a correction alone", all(corrected), "corrected", []string{RouteHumanReview}},
-		{"regenerated once", all(kind("regenerated", 0.4)), "weak-sign", nil},
-		{"surely unhappy, but alone", all(kind("regenerated", 0.9)), "weak-sign", nil},
-		{"surely unhappy, like others", all(kind("regenerated", 0.9), recurring), "silent-failure", []string{RouteHumanReview}},
+		{"regenerated once", all(kind("implicit", 0.4)), "weak-sign", nil},
+		{"surely unhappy, but alone: held", all(kind("implicit", 0.9)), "silent-failure", nil},
+		{"surely unhappy, without a case", all(kind("implicit", 0.9), func(cs *casesv1.CaseSignal) { cs.Case = nil }), RuleDefault, nil},
+		{"surely unhappy, like others", all(kind("implicit", 0.9), recurring), "silent-failure", []string{RouteHumanReview}},
 	}
 	p := defaultPolicy(t)
 	used := map[string]bool{}
