@@ -18,7 +18,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 ARGS ?=
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC 2>/dev/null)" >/dev/null 2>&1 && echo -race)
-# Of test-faults.
+# Of test-faults and bench-recall.
 SIZE ?=
 SEED ?=
 # What proto-breaking compares with.
@@ -112,7 +112,7 @@ drift: generate dictionary tidy ## Generate and tidy, and fail where that change
 # --- benchmarks, each beside a yardstick of the same run ---------------------------
 
 .PHONY: bench
-bench: bench-stream bench-collector bench-embed bench-import ## All benchmarks
+bench: bench-stream bench-collector bench-embed bench-recall bench-import ## All benchmarks
 
 .PHONY: eval-signals
 eval-signals: ## The model of dissatisfaction, on people that it has not seen, beside the plain rate
@@ -121,6 +121,10 @@ eval-signals: ## The model of dissatisfaction, on people that it has not seen, b
 .PHONY: bench-import
 bench-import: setup build ## Events/s end to end, and accepted-to-recallable p50 and p99 at 200 events/s
 	$(HONE) bench import $(ARGS)
+
+.PHONY: bench-recall
+bench-recall: setup build ## p50 and p99 of Recall at 1, 8 and 32 clients over 10,000 exchanges, beside the bare parts; SIZE=full for 1,000,000
+	$(HONE) bench recall $(if $(filter full,$(SIZE)),--exchanges 1000000) $(ARGS)
 
 .PHONY: bench-embed
 bench-embed: setup ## Texts/s of the embedder against the bare model
@@ -143,6 +147,10 @@ bench-collector: ## Accepted events/s, p50 and p99 beside a bare net/http + fran
 .PHONY: eval-recall
 eval-recall: setup ## Recall on BANKING77: @1, @5, rejection of unknown questions, calibration; ARGS=-fit fits the weights anew
 	cd services && go test -run '^$$' -bench Eval -benchtime 1x -timeout 60m ./embedder/internal/relevance $(ARGS)
+
+.PHONY: eval-cases
+eval-cases: setup ## Cases on BANKING77 against its intents: V-measure, purity, number, over ten orders, without and with the periodic pass
+	cd services && go test -run '^$$' -bench EvalCases -benchtime 1x ./embedder $(ARGS)
 
 .PHONY: eval-pii
 eval-pii: ## What redaction finds and misses in presidio's texts, by type, beside hard negatives, and its speed; ARGS="-show 20" prints mistakes

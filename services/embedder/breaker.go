@@ -13,6 +13,7 @@ import (
 const (
 	breakerFailures = 3           // in a row
 	breakerPause    = time.Second // between trials
+	breakerSlow     = 500 * time.Millisecond
 )
 
 // errOpen says that the index is not asked because it did not answer lately.
@@ -27,19 +28,22 @@ type breaker struct {
 	retry    time.Time // of an open one
 }
 
-// do calls f, unless the breaker is open. caller is the context of who waits:
-// what ended because it ended says nothing of the index.
-func (b *breaker) do(caller context.Context, f func() error) error {
+// do calls f, which works under ctx, unless the breaker is open. caller is the
+// context of who waits: what ended because it ended says nothing of the index.
+// Nor does a deadline of which other work had left less than breakerSlow.
+func (b *breaker) do(caller, ctx context.Context, f func() error) error {
 	if !b.enter() {
 		return errOpen
 	}
+	start := time.Now()
 	err := f()
+	late := ctx.Err() != nil && time.Since(start) < breakerSlow
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case err == nil:
 		b.failures = 0
-	case caller.Err() == nil && (errors.Is(err, vector.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)):
+	case caller.Err() == nil && !late && (errors.Is(err, vector.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)):
 		b.failures++
 		b.retry = time.Now().Add(breakerPause)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +13,9 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
+	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
 	recallv1 "github.com/honeloop/hone/proto/gen/go/hone/recall/v1"
 
 	"github.com/honeloop/hone/pkg/auth"
@@ -86,7 +87,7 @@ func (a *api) Recall(ctx context.Context, req *recallv1.RecallRequest) (*recallv
 	}
 	q.vector = vectors[0]
 	var resp *recallv1.RecallResponse
-	err = a.breaker.do(caller, func() (err error) {
+	err = a.breaker.do(caller, ctx, func() (err error) {
 		resp, err = a.recall(ctx, project, q)
 		return err
 	})
@@ -143,42 +144,36 @@ func (a *api) question(project string, req *recallv1.RecallRequest) (question, e
 	return q, nil
 }
 
-// recall looks for exchanges near the query, and for cases, in case that the
-// nearest exchanges are all of one or two cases.
+// recall looks for exchanges near the query. There is no filter on them, which
+// would cost as much as the search: those of no case are passed over.
 func (a *api) recall(ctx context.Context, project string, q question) (*recallv1.RecallResponse, error) {
-	var exchanges []vector.ValueMatch
-	var near []vector.Match
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		exchanges, err = a.index.NearValues(gctx, vector.Exchanges, project, vector.NearQuery{
-			Vector: q.vector, Limit: relevance.MaxNeighbors, MinSimilarity: -1, Filter: vector.In("polarity", negative),
-		}, "case_id")
-		return err
-	})
-	g.Go(func() (err error) {
-		near, err = a.index.Near(gctx, vector.Cases, project, vector.NearQuery{
-			Vector: q.vector, Limit: q.k + spareCases, MinSimilarity: -1,
-		})
-		return err
-	})
-	if err := g.Wait(); err != nil {
+	exchanges, err := a.index.NearValues(ctx, vector.Exchanges, project, vector.NearQuery{
+		Vector: q.vector, Limit: relevance.MaxNeighbors, MinSimilarity: -1,
+	}, "case_id")
+	if err != nil {
 		return nil, err
 	}
-
 	var neighbors []relevance.Neighbor
-	var read []vector.Object // cases
 	seen := map[string]bool{}
 	for _, m := range exchanges {
 		if m.Value != "" {
-			neighbors = append(neighbors, relevance.Neighbor{Case: ids.UUID(project, m.Value), Similarity: m.Similarity})
-			seen[ids.UUID(project, m.Value)] = true
+			neighbors = append(neighbors, relevance.Neighbor{Case: m.Value, Similarity: m.Similarity})
+			seen[m.Value] = true
 		}
 	}
-	for _, m := range near {
-		if !seen[m.ID] {
-			neighbors = append(neighbors, relevance.Neighbor{Case: m.ID, Similarity: m.Similarity})
+	if len(seen) < q.k {
+		// All of few cases, or of none: other cases are found by themselves.
+		cases, err := a.index.NearValues(ctx, vector.Cases, project, vector.NearQuery{
+			Vector: q.vector, Limit: q.k + spareCases, MinSimilarity: -1,
+		}, "case_id")
+		if err != nil {
+			return nil, err
 		}
-		read = append(read, m.Object)
+		for _, m := range cases {
+			if !seen[m.Value] {
+				neighbors = append(neighbors, relevance.Neighbor{Case: m.Value, Similarity: m.Similarity})
+			}
+		}
 	}
 	known, ranked := relevance.Rank(neighbors, a.weights)
 	resp := &recallv1.RecallResponse{Known: known}
@@ -188,42 +183,43 @@ func (a *api) recall(ctx context.Context, project string, q question) (*recallv1
 	ranked = slices.DeleteFunc(ranked, func(r relevance.Ranked) bool {
 		return r.Similarity < q.minSimilarity || r.Relevance < minShare*q.minRelevance*ranked[0].Relevance
 	})
-	ranked = ranked[:min(len(ranked), q.k+spareCases)]
-	var err error
-	resp.Guidance, err = a.guidance(ctx, project, ranked, read, q.k)
+	resp.Guidance, err = a.guidance(ctx, project, ranked[:min(len(ranked), q.k+spareCases)], q.k)
 	return resp, err
 }
 
-// guidance reads the ranked cases, but for those already read.
-func (a *api) guidance(ctx context.Context, project string, ranked []relevance.Ranked, read []vector.Object, k int) ([]*recallv1.Guidance, error) {
-	objects := map[string]vector.Object{}
-	for _, o := range read {
-		objects[o.ID] = o
-	}
-	var missing []string
+// guidance reads the ranked cases.
+func (a *api) guidance(ctx context.Context, project string, ranked []relevance.Ranked, k int) ([]*recallv1.Guidance, error) {
+	var names []string
 	for _, r := range ranked {
-		if _, ok := objects[r.Case]; !ok {
-			missing = append(missing, r.Case)
-		}
+		names = append(names, r.Case)
 	}
-	if len(missing) > 0 {
-		more, err := a.index.Get(ctx, vector.Cases, project, missing, false)
-		if err != nil {
-			return nil, fmt.Errorf("read cases: %w", err)
-		}
-		maps.Copy(objects, more)
+	var objects map[string]vector.Object
+	var curated map[string]*casesv1.CaseCuration
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		objects, err = a.index.Get(gctx, vector.Cases, project, uuids(project, names), false)
+		return err
+	})
+	g.Go(func() (err error) {
+		curated, err = readCurated(gctx, a.index, project, names)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("read cases: %w", err)
 	}
 	var found []relevance.Ranked
-	var wanted []vector.Object
+	var cases []*casesv1.Case
 	for _, r := range ranked {
-		// An exchange is written before the case that it founds.
-		if o, ok := objects[r.Case]; ok {
-			found, wanted = append(found, r), append(wanted, o)
+		o, ok := objects[ids.UUID(project, r.Case)]
+		if !ok {
+			continue // an exchange is written before the case that it founds
 		}
-	}
-	cases, err := a.decodeCases(ctx, project, wanted)
-	if err != nil {
-		return nil, err
+		c := &casesv1.Case{}
+		if err := proto.Unmarshal(o.Payload, c); err != nil {
+			return nil, fmt.Errorf("decode case %s: %w", o.ID, err)
+		}
+		applyCuration(c, curated[r.Case])
+		found, cases = append(found, r), append(cases, c)
 	}
 	if err := a.followMerged(ctx, project, cases); err != nil {
 		return nil, err

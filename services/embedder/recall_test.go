@@ -55,12 +55,13 @@ func TestRecall(t *testing.T) {
 		req     *recallv1.RecallRequest
 		want    string
 	}{
-		{"near ones, most similar first", "p", &recallv1.RecallRequest{Query: "30"}, "0 0.87, 60 0.87"},
+		{"near ones, most similar first", "p", &recallv1.RecallRequest{Query: "90"}, "120 0.87, 60 0.87"},
+		{"positive members belong to the case, too", "p", &recallv1.RecallRequest{Query: "30"}, "0 1.00, 60 0.87"},
 		{"far less relevant ones are left out", "p", &recallv1.RecallRequest{Query: "10"}, "0 0.98"},
 		{"at most k", "p", &recallv1.RecallRequest{Query: "10", K: 1}, "0 0.98"},
 		{"an unknown query stays quiet", "p", &recallv1.RecallRequest{Query: "270"}, ""},
 		{"a lower threshold", "p", &recallv1.RecallRequest{Query: "10", K: 20, MinRelevance: &none}, "0 0.98, 60 0.64, 120 -0.34"},
-		{"a higher threshold", "p", &recallv1.RecallRequest{Query: "30", MinSimilarity: &high}, ""},
+		{"a higher threshold", "p", &recallv1.RecallRequest{Query: "90", MinSimilarity: &high}, ""},
 		{"not relevant enough", "p", &recallv1.RecallRequest{Query: "10", MinRelevance: &sure}, ""},
 		{"another project has none of it", "q", &recallv1.RecallRequest{Query: "0", K: 20, MinSimilarity: &low, MinRelevance: &none}, ""},
 	}

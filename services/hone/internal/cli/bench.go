@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	"github.com/honeloop/hone/services/hone/internal/bench"
+	"github.com/honeloop/hone/services/hone/internal/endpoints"
 )
 
 func newBenchCommand(g *global) *cobra.Command {
@@ -29,22 +31,11 @@ producer through Kafka into ClickHouse in the same run.`,
 			if o.Queries, err = bench.ReadQueries(queries); err != nil {
 				return err
 			}
-			dir, err := os.MkdirTemp("", "hone-bench-")
-			if err != nil {
-				return fmt.Errorf("create directory: %w", err)
-			}
-			defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-			h, err := startHone(cmd.Context(), dir, "auto", cmd.ErrOrStderr())
-			if err != nil {
+			var report bench.Report
+			err = onFreshHone(cmd, func(e endpoints.Endpoints, conn *grpc.ClientConn) (err error) {
+				report, err = bench.Import(cmd.Context(), e, conn, o, cmd.ErrOrStderr())
 				return err
-			}
-			defer func() { err = errors.Join(err, h.Stop()) }()
-			conn, err := dial(h.Endpoints)
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			report, err := bench.Import(cmd.Context(), h.Endpoints, conn, o, cmd.ErrOrStderr())
+			})
 			if err != nil {
 				return err
 			}
@@ -68,6 +59,73 @@ producer through Kafka into ClickHouse in the same run.`,
 	f.DurationVar(&o.Duration, "duration", time.Minute, "of the second part")
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of the choice of questions")
 	f.StringVar(&queries, "queries", filepath.Join("..", "shared", "data", "banking77", "train.csv"), "CSV file whose first column has users' questions")
-	cmd.AddCommand(imports)
+	cmd.AddCommand(imports, newBenchRecallCommand(g))
 	return cmd
+}
+
+func newBenchRecallCommand(g *global) *cobra.Command {
+	o := bench.RecallOptions{}
+	var queries string
+	cmd := &cobra.Command{
+		Use:   "recall",
+		Short: "How long Recall takes, beside a bare embedding and a bare search",
+		Long: `Start a Hone of its own in a temporary directory, fill Weaviate with cases and exchanges
+around real questions, and ask other questions by gRPC and by HTTP. The yardstick is
+an embedding and one search of the exchanges, in the same run, taking turns.`,
+		Example: "  hone bench recall\n  hone bench recall --exchanges 1000000 --json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if o.Queries, err = bench.ReadQueries(queries); err != nil {
+				return err
+			}
+			var report bench.RecallReport
+			err = onFreshHone(cmd, func(e endpoints.Endpoints, conn *grpc.ClientConn) (err error) {
+				report, err = bench.Recall(cmd.Context(), e, conn, o, cmd.ErrOrStderr())
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if g.json {
+				return printJSON(cmd.OutOrStdout(), report)
+			}
+			p := newPainter(cmd.OutOrStdout())
+			p.printf("\n%d exchanges in %d cases, loaded at %.0f per second; Weaviate has %.0f MB resident\n\n",
+				report.Exchanges, report.Cases, report.LoadedPerSecond, report.WeaviateMB)
+			var rows [][]string
+			for _, r := range report.Rows {
+				rows = append(rows, []string{fmt.Sprint(r.Clients), r.What, fmt.Sprintf("%.1f", r.P50Millis), fmt.Sprintf("%.1f", r.P99Millis),
+					fmt.Sprintf("%.0f", r.PerSecond), fmt.Sprintf("%.2f", r.P50Ratio), fmt.Sprintf("%.2f", r.P99Ratio), fmt.Sprint(r.Failed)})
+			}
+			return table(cmd.OutOrStdout(), []string{"clients", "what", "p50 ms", "p99 ms", "per second", "p50 of bare", "p99 of bare", "gave up"}, rows)
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.Exchanges, "exchanges", 10_000, "exchanges that are stored")
+	f.IntVar(&o.Requests, "requests", 2000, "requests of each kind, for each number of clients")
+	f.IntSliceVar(&o.Clients, "clients", []int{1, 8, 32}, "numbers of clients")
+	f.Uint64Var(&o.Seed, "seed", 1, "seed of the vectors and of the choice of questions")
+	f.StringVar(&queries, "queries", filepath.Join("..", "shared", "data", "banking77", "train.csv"), "CSV file whose first column has users' questions")
+	return cmd
+}
+
+// onFreshHone starts a Hone in a temporary directory, and stops and removes it
+// after f.
+func onFreshHone(cmd *cobra.Command, f func(e endpoints.Endpoints, conn *grpc.ClientConn) error) (err error) {
+	dir, err := os.MkdirTemp("", "hone-bench-")
+	if err != nil {
+		return fmt.Errorf("create directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	h, err := startHone(cmd.Context(), dir, "auto", cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.Stop()) }()
+	conn, err := dial(h.Endpoints)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	return f(h.Endpoints, conn)
 }

@@ -22,6 +22,7 @@ type Endpoints struct {
 	ClickHouse     string `json:"clickhouse"`      // host:port, native protocol
 	ClickHouseHTTP string `json:"clickhouse_http"` // base URL
 	Weaviate       string `json:"weaviate"`        // base URL
+	WeaviateGRPC   string `json:"weaviate_grpc"`   // host:port
 	WeaviateKey    string `json:"weaviate_key"`
 	PublishableKey string `json:"publishable_key"`
 	SecretKey      string `json:"secret_key"`

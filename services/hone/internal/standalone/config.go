@@ -95,7 +95,7 @@ func (c *configs) clickhouse(addr, http string) {
 func (c *configs) weaviate(url, grpc string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.e.Weaviate = url
+	c.e.Weaviate, c.e.WeaviateGRPC = url, grpc
 	for _, w := range c.vectors() {
 		w.URL, w.GRPCAddr = url, grpc
 	}
