@@ -168,8 +168,9 @@ func strata(cells []Cell, interactions uint64) []stats.Stratum {
 const minCompared = 10
 
 // Compare compares two values of q.By: over all, and within each value of each
-// of the dimensions within. It also says how many slices were too small to be tested. An
-// overall comparison is always there.
+// of the dimensions within, where it is not the whole again. It also says how
+// many slices were too small to be tested. The comparison over all is always
+// there.
 func (s *Store) Compare(ctx context.Context, q Query, a, b string, within []Dimension, fdr float64) ([]*trendsv1.Comparison, uint32, error) {
 	q.Bucket, q.Values, q.Limit = Whole, []string{a, b}, 2
 	var out []*trendsv1.Comparison
@@ -198,7 +199,11 @@ func (s *Store) Compare(ctx context.Context, q Query, a, b string, within []Dime
 		}
 		for value, sides := range values {
 			ra, rb := rate(sides[0], false), rate(sides[1], false)
-			if d != "" && (ra.Count < minCompared || rb.Count < minCompared) {
+			switch {
+			case d == "":
+			case ra.Count == out[0].A.Count && rb.Count == out[0].B.Count:
+				continue // all have this value, so it is the whole again
+			case ra.Count < minCompared || rb.Count < minCompared:
 				small++
 				continue
 			}

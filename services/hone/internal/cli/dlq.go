@@ -88,12 +88,17 @@ func pastTime(s string, now time.Time) (time.Time, error) {
 	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
 		return now.Add(-d), nil
 	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return now.AddDate(0, 0, -int(n)), nil
+		}
+	}
 	for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
 		if t, err := time.Parse(layout, s); err == nil {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no time: want one such as 2h (ago), 2026-01-31, or 2026-01-31T09:00:00Z", s)
+	return time.Time{}, fmt.Errorf("%q is no time: want one such as 2h or 30d (ago), 2026-01-31, or 2026-01-31T09:00:00Z", s)
 }
 
 // scan calls fn for each dead letter that is meant, oldest first, and returns
