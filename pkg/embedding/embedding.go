@@ -117,8 +117,8 @@ func checkLimits(texts []string) error {
 	return nil
 }
 
-// normalize scales v to length 1. It reports false where v has no direction.
-func normalize(v []float32) bool {
+// Normalize scales v to length 1. It reports false where v has no direction.
+func Normalize(v []float32) bool {
 	var sum float64
 	for _, x := range v {
 		sum += float64(x) * float64(x)

@@ -75,7 +75,7 @@ func hashText(text string) []float32 {
 	for i, s := range sums {
 		v[i] = float32(s)
 	}
-	if !normalize(v) {
+	if !Normalize(v) {
 		// No word, or all features cancel out: a direction of its own.
 		clear(v)
 		v[0] = 1

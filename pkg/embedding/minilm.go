@@ -132,7 +132,7 @@ func (m *miniLM) embed(ctx context.Context, text string) ([]float32, error) {
 	if err := m.session.Run(ids, 1, v); err != nil {
 		return nil, err
 	}
-	if !normalize(v) {
+	if !Normalize(v) {
 		return nil, fmt.Errorf("model %s gave a vector without a direction", m.Model())
 	}
 	return v, nil

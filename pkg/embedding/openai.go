@@ -254,7 +254,7 @@ func (p *openAI) vectors(answer []byte, n int) ([][]float32, error) {
 		if !p.dimensions.CompareAndSwap(0, int64(len(v))) && p.Dimensions() != len(v) {
 			return nil, fmt.Errorf("decode answer: vector %d has %d dimensions, want %d", i, len(v), p.Dimensions())
 		}
-		if !normalize(v) {
+		if !Normalize(v) {
 			return nil, fmt.Errorf("decode answer: vector %d has no direction", i)
 		}
 		out[*d.Index] = v

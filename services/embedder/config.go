@@ -26,6 +26,12 @@ type CasesConfig struct {
 	// Cosine similarity to a case's founder from which a signal joins it. 0
 	// means the default of the embedding provider.
 	JoinThreshold float64 `yaml:"join_threshold" env:"JOIN_THRESHOLD"`
+	// Mean similarity between the signals of two cases from which the periodic
+	// pass merges them. 0 means the default of the embedding provider.
+	MergeThreshold float64 `yaml:"merge_threshold" env:"MERGE_THRESHOLD"`
+	// How often cases that changed are looked at for doubles and mixtures; 0 for
+	// never.
+	PassInterval time.Duration `yaml:"pass_interval" env:"PASS_INTERVAL"`
 	// Members, over all cases, that are kept in memory; about 1 KB each.
 	CachedMembers int `yaml:"cached_members" env:"CACHED_MEMBERS"`
 	// How long a case is kept before it is read again: how late a change by
@@ -53,7 +59,7 @@ func DefaultConfig() Config {
 		Kafka:     stream.DefaultConfig(),
 		Weaviate:  vector.DefaultConfig(),
 		Embedding: embedding.DefaultConfig(),
-		Cases:     CasesConfig{CachedMembers: 50_000, CacheTTL: 30 * time.Second, EditTimeout: 10 * time.Second},
+		Cases:     CasesConfig{CachedMembers: 50_000, CacheTTL: 30 * time.Second, EditTimeout: 10 * time.Second, PassInterval: 10 * time.Minute},
 		Recall:    RecallConfig{Timeout: time.Second, Concurrency: 64, PromptBytes: 4000},
 	}
 }
@@ -69,6 +75,12 @@ func (c Config) Validate() error {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.Cases.JoinThreshold < 0 || c.Cases.JoinThreshold > 1 {
 		bad("cases.join_threshold: %g, want 0 to 1", c.Cases.JoinThreshold)
+	}
+	if c.Cases.MergeThreshold < 0 || c.Cases.MergeThreshold > 1 {
+		bad("cases.merge_threshold: %g, want 0 to 1", c.Cases.MergeThreshold)
+	}
+	if c.Cases.PassInterval < 0 {
+		bad("cases.pass_interval: want 0 or more")
 	}
 	if c.Cases.CachedMembers < 0 {
 		bad("cases.cached_members: %d, want 0 or more", c.Cases.CachedMembers)
@@ -106,6 +118,17 @@ func (c Config) joinThreshold() float64 {
 		return c.Cases.JoinThreshold
 	case c.Embedding.Provider == embedding.ProviderHash:
 		return 0.60
+	}
+	return 0.70
+}
+
+// mergeThreshold is the same for the pass (DECISIONS.md 32).
+func (c Config) mergeThreshold() float64 {
+	switch {
+	case c.Cases.MergeThreshold > 0:
+		return c.Cases.MergeThreshold
+	case c.Embedding.Provider == embedding.ProviderHash:
+		return 0.52
 	}
 	return 0.70
 }

@@ -399,7 +399,7 @@ func (e *editing) unmerge(ctx context.Context, p *curationv1.CaseMerged, half bo
 }
 
 // unsplit merges the new case of a split back into the old one, with what came
-// to it since. The pass does not split those signals off again.
+// to it since. A case that is apart from itself is not split by the pass again.
 func (e *editing) unsplit(ctx context.Context, p *curationv1.CaseSplit) (string, error) {
 	to, refused, err := e.one(ctx, p.GetCaseId())
 	if to == nil {
@@ -417,7 +417,7 @@ func (e *editing) unsplit(ctx context.Context, p *curationv1.CaseSplit) (string,
 	if into := from.mergedInto(); into != "" && from.curated.GetMergedBy() != e.event.GetCurationId() {
 		return fmt.Sprintf("case %s was merged into %s since: undo that first", from.id, into), nil
 	}
-	e.says(to, func(said *casesv1.CaseCuration) { apart(said, from.id) })
+	e.says(to, func(said *casesv1.CaseCuration) { apart(said, to.id) })
 	gone := curatedOf(from)
 	gone.MergedInto, gone.MergedBy = to.id, e.event.GetCurationId()
 	e.said = append(e.said, gone)

@@ -35,6 +35,8 @@ type Service struct {
 	tel      *telemetry.Telemetry
 	projects *projects.Projects
 	reload   time.Duration // of the projects' settings
+	pass     *pass
+	interval time.Duration // of the pass; 0 for none
 	weaviate *vector.Client
 	embedder embedding.Provider
 	pub      *stream.Publisher
@@ -77,6 +79,8 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
+	s.pass, s.interval = newPass(s.weaviate, s.pub.Publish, settings, cfg.mergeThreshold(), tel.Log), cfg.Cases.PassInterval
+	signals.mark = s.pass.mark
 	for _, r := range []struct {
 		group, topic string
 		stage        stage.Stage
@@ -129,6 +133,9 @@ func (s *Service) Run(ctx context.Context) error {
 		stages, sctx := errgroup.WithContext(gctx)
 		for _, r := range s.runners {
 			stages.Go(func() error { return r.Run(sctx) })
+		}
+		if s.interval > 0 {
+			stages.Go(func() error { s.pass.run(sctx, s.interval); return nil })
 		}
 		return stages.Wait()
 	})

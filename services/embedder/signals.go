@@ -40,6 +40,7 @@ type signals struct {
 	embedder embedding.Embedder
 	join     float64
 	projects *projects.Projects
+	mark     func(project string) // that it got signals; may be nil
 	outcomes metric.Int64Counter
 }
 
@@ -215,6 +216,9 @@ func (s *signals) assign(ctx context.Context, project string, tasks []*task) err
 	}
 	if err := a.write(ctx); err != nil {
 		return err
+	}
+	if s.mark != nil && len(a.wrote) > 0 {
+		s.mark(project)
 	}
 	for outcome, n := range a.counts {
 		s.outcomes.Add(ctx, n, metric.WithAttributes(attribute.String("outcome", outcome)))

@@ -1,0 +1,458 @@
+package embedder
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
+	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
+
+	"github.com/honeloop/hone/pkg/embedding"
+	"github.com/honeloop/hone/pkg/ids"
+	"github.com/honeloop/hone/pkg/projects"
+	"github.com/honeloop/hone/pkg/vector"
+)
+
+const (
+	passAuthor   = "hone"
+	maxPassCases = 5000 // cases of a project that a pass looks at, largest first
+	maxDirty     = 10_000
+
+	splitMin       = 4    // negative signals of each part of a mixture
+	splitBelow     = 0.15 // how far below the merge threshold the parts must lie
+	splitGap       = 0.12 // how much more alike each part must be within
+	otherCategory  = 0.05 // more similarity for a merge where no category is shared
+	summarizedFrom = 3    // negative signals
+	summaryTexts   = 3
+)
+
+// pass looks, from time to time, at the cases of projects that got signals:
+// doubles are merged, mixtures split, and cases that grew get words from their
+// most typical members. All it finds goes to hone.curation, with ids that
+// follow from what it does, so that several embedders may find the same.
+type pass struct {
+	index    index
+	publish  appender
+	projects *projects.Projects
+	merge    float64 // mean similarity between the members of doubles
+	log      *slog.Logger
+	now      func() time.Time
+
+	mu    sync.Mutex
+	dirty map[string]bool
+	seen  map[string]map[string]uint64 // versions of cases at the last pass, by project
+}
+
+func newPass(ix index, publish appender, settings *projects.Projects, merge float64, log *slog.Logger) *pass {
+	return &pass{index: ix, publish: publish, projects: settings, merge: merge, log: log, now: time.Now,
+		dirty: map[string]bool{}, seen: map[string]map[string]uint64{}}
+}
+
+// mark says that a project got signals.
+func (p *pass) mark(project string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.dirty) < maxDirty { // the others are marked by their next signal
+		p.dirty[project] = true
+	}
+}
+
+// run passes until ctx ends.
+func (p *pass) run(ctx context.Context, interval time.Duration) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		p.mu.Lock()
+		dirty := p.dirty
+		p.dirty = map[string]bool{}
+		p.mu.Unlock()
+		for _, project := range slices.Sorted(maps.Keys(dirty)) {
+			if _, err := p.project(ctx, project); err != nil && ctx.Err() == nil {
+				p.log.WarnContext(ctx, "the pass over cases failed; it is tried again", "project", project, "error", err)
+				p.mark(project)
+			}
+		}
+	}
+}
+
+// group is a case as the pass sees it.
+type group struct {
+	shown     *casesv1.Case
+	said      *casesv1.CaseCuration
+	mean      []float32 // of its negative members
+	negatives int
+}
+
+// project makes one pass over a project, and says how many events came of it.
+func (p *pass) project(ctx context.Context, project string) (int, error) {
+	settings := p.projects.Settings(project).Cases
+	groups, err := p.groups(ctx, project)
+	if err != nil {
+		return 0, err
+	}
+	seen := p.seen[project]
+	now := make(map[string]uint64, len(groups))
+	var changed []*group
+	for _, g := range groups {
+		id := g.shown.GetCaseId()
+		if now[id] = g.shown.GetVersion(); seen[id] != now[id] {
+			changed = append(changed, g)
+		}
+	}
+	var events []*curationv1.CurationEvent
+	busy := map[string]bool{} // cases with an event in this pass
+	found, err := p.look(ctx, project, changed, settings.SplitMixtures)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range found {
+		if e.GetCaseSplit() != nil {
+			busy[editedCase(e)] = true
+		}
+		events = append(events, e)
+	}
+	if settings.MergeDoubles {
+		events = append(events, p.doubles(project, groups, changed, busy)...)
+	}
+	for _, e := range events {
+		rec, err := curationRecord(e)
+		if err != nil {
+			return 0, err
+		}
+		if err := p.publish(ctx, rec); err != nil {
+			return 0, fmt.Errorf("append what the pass found: %w", err)
+		}
+	}
+	if len(p.seen) >= maxDirty {
+		clear(p.seen)
+	}
+	p.seen[project] = now
+	return len(events), nil
+}
+
+func (p *pass) event(project string, occurred time.Time, parts ...string) *curationv1.CurationEvent {
+	return &curationv1.CurationEvent{
+		ProjectId: project, OccurredAt: timestamppb.New(occurred),
+		CurationId: ids.Derive("cu", append([]string{project, "pass"}, parts...)...),
+	}
+}
+
+// groups reads the cases that stand for a problem.
+func (p *pass) groups(ctx context.Context, project string) ([]*group, error) {
+	objects, err := p.index.List(ctx, vector.Cases, project, vector.ListQuery{
+		Filter: vector.In("state", stateNew, stateTriaged, stateInProgress, stateSolved, stateRegressed),
+		SortBy: "negatives", Descending: true, Limit: maxPassCases,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list cases: %w", err)
+	}
+	var groups []*group
+	var names []string
+	for _, o := range objects {
+		c := &casesv1.Case{}
+		if err := proto.Unmarshal(o.Payload, c); err != nil {
+			return nil, fmt.Errorf("decode case %s: %w", o.ID, err)
+		}
+		groups, names = append(groups, &group{shown: c}), append(names, c.GetCaseId())
+	}
+	said, err := readCurated(ctx, p.index, project, names)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		g.said = said[g.shown.GetCaseId()]
+	}
+	// Means of all are needed, members only of the changed ones: casesPerRead
+	// cases at a time, so that few vectors are in memory.
+	for chunk := range slices.Chunk(groups, casesPerRead) {
+		members, err := p.members(ctx, project, chunk)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range chunk {
+			own := members[g.shown.GetCaseId()]
+			g.mean = meanOf(own)
+			for _, m := range own {
+				if m.negative {
+					g.negatives++
+				}
+			}
+			for i := range g.mean {
+				g.mean[i] /= float32(g.negatives)
+			}
+		}
+	}
+	return slices.DeleteFunc(groups, func(g *group) bool { return g.negatives == 0 }), nil
+}
+
+// members reads the signals of cases, with their vectors.
+func (p *pass) members(ctx context.Context, project string, groups []*group) (map[string][]placed, error) {
+	var names []string
+	for _, g := range groups {
+		names = append(names, g.shown.GetCaseId())
+	}
+	objects, err := p.index.List(ctx, vector.Exchanges, project, vector.ListQuery{
+		Filter: vector.In("case_id", names...), Limit: vector.MaxResults, Vectors: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read members of cases: %w", err)
+	}
+	if len(objects) == vector.MaxResults && len(groups) > 1 {
+		// Some may be missing: ask for half as many.
+		out, err := p.members(ctx, project, groups[:len(groups)/2])
+		if err != nil {
+			return nil, err
+		}
+		more, err := p.members(ctx, project, groups[len(groups)/2:])
+		maps.Copy(out, more)
+		return out, err
+	}
+	out := map[string][]placed{}
+	for _, o := range objects {
+		e, err := decodeExchange(o)
+		if err != nil {
+			return nil, err
+		}
+		if m := placedOf(e, o.Vector); m.caseID != "" && len(m.vector) > 0 {
+			out[m.caseID] = append(out[m.caseID], m)
+		}
+	}
+	for _, own := range out {
+		slices.SortFunc(own, func(a, b placed) int { return cmp.Compare(a.signalID, b.signalID) })
+	}
+	return out, nil
+}
+
+// look finds, in cases that changed, mixtures to split, and words.
+func (p *pass) look(ctx context.Context, project string, changed []*group, split bool) ([]*curationv1.CurationEvent, error) {
+	var events []*curationv1.CurationEvent
+	wanted := slices.DeleteFunc(slices.Clone(changed), func(g *group) bool { return g.negatives < summarizedFrom })
+	for chunk := range slices.Chunk(wanted, casesPerRead) {
+		members, err := p.members(ctx, project, chunk)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range chunk {
+			own := members[g.shown.GetCaseId()]
+			if split && !slices.Contains(g.said.GetApart(), g.shown.GetCaseId()) {
+				if e := p.mixture(project, g, own); e != nil {
+					events = append(events, e)
+					continue
+				}
+			}
+			if g.negatives >= 2*int(g.said.GetSummarized()) {
+				events = append(events, p.summary(project, g, own))
+			}
+		}
+	}
+	return events, nil
+}
+
+// mixture splits off a part of a case that is about something else: nil where
+// there is none. The part that is nearer to what the case is about stays.
+func (p *pass) mixture(project string, g *group, own []placed) *curationv1.CurationEvent {
+	stay, leave := bisect(own, g.shown.GetAnchor())
+	if len(stay) < splitMin || len(leave) < splitMin {
+		return nil
+	}
+	across := similarity(mean(stay), mean(leave))
+	if across >= p.merge-splitBelow || min(within(stay), within(leave))-across < splitGap {
+		return nil
+	}
+	anchor := medoid(leave)
+	var names []string
+	for _, m := range leave[:min(len(leave), maxSplit)] {
+		names = append(names, m.signalID)
+	}
+	slices.Sort(names)
+	e := p.event(project, p.now(), append([]string{"split", g.shown.GetCaseId()}, names...)...)
+	note := fmt.Sprintf("two problems: their signals are %.2f alike, within each %.2f and %.2f", across, within(stay), within(leave))
+	e.Payload = splitEvent(project, e.GetCurationId(), g.shown.GetCaseId(), names, anchor.query, "", note, passAuthor)
+	return e
+}
+
+// bisect divides the negative members around two of them that are far apart;
+// the part with the anchor, or else the larger one, comes first.
+func bisect(own []placed, anchor string) (stay, leave []placed) {
+	own = slices.DeleteFunc(slices.Clone(own), func(m placed) bool { return !m.negative })
+	if len(own) < 2*splitMin {
+		return nil, nil
+	}
+	farthest := func(v []float32) []float32 {
+		return slices.MinFunc(own, func(a, b placed) int {
+			return cmp.Compare(similarity(a.vector, v), similarity(b.vector, v))
+		}).vector
+	}
+	one := farthest(mean(own))
+	other := farthest(one)
+	for range 8 {
+		stay, leave = nil, nil
+		for _, m := range own {
+			if similarity(m.vector, one) >= similarity(m.vector, other) {
+				stay = append(stay, m)
+			} else {
+				leave = append(leave, m)
+			}
+		}
+		if len(stay) == 0 || len(leave) == 0 {
+			return nil, nil
+		}
+		one, other = unit(mean(stay)), unit(mean(leave))
+	}
+	has := func(part []placed) bool {
+		return slices.ContainsFunc(part, func(m placed) bool { return m.query == anchor })
+	}
+	if has(leave) && !has(stay) || has(leave) == has(stay) && len(leave) > len(stay) {
+		return leave, stay
+	}
+	return stay, leave
+}
+
+// summary gives a case its words: the most typical queries, the first of them
+// as title.
+func (p *pass) summary(project string, g *group, own []placed) *curationv1.CurationEvent {
+	negatives := slices.DeleteFunc(slices.Clone(own), func(m placed) bool { return !m.negative })
+	slices.SortStableFunc(negatives, func(a, b placed) int {
+		return cmp.Compare(similarity(b.vector, g.mean), similarity(a.vector, g.mean))
+	})
+	var texts []string
+	for _, m := range negatives {
+		if q := shorten(strings.Join(strings.Fields(m.query), " "), maxShort); len(texts) < summaryTexts && !slices.Contains(texts, q) {
+			texts = append(texts, q)
+		}
+	}
+	summary := strings.Join(texts, " / ")
+	e := p.event(project, p.now(), "summary", g.shown.GetCaseId(), fmt.Sprint(g.negatives), summary)
+	e.Payload = &curationv1.CurationEvent_CaseSummarized{CaseSummarized: &curationv1.CaseSummarized{
+		CaseId: g.shown.GetCaseId(), Title: texts[0], Summary: summary, Negatives: uint32(g.negatives), By: "medoid",
+	}}
+	return e
+}
+
+// doubles merges pairs of cases of which each is the other's nearest, and
+// whose members are on average as alike as those of one case. A case takes part
+// in one change of a pass.
+func (p *pass) doubles(project string, groups, changed []*group, busy map[string]bool) []*curationv1.CurationEvent {
+	nearest := func(g *group) (*group, float64) {
+		var best *group
+		var top float64
+		for _, o := range groups {
+			if o == g || !mergeable(g, o) {
+				continue
+			}
+			near := similarity(g.mean, o.mean)
+			if !shareCategory(g.shown, o.shown) {
+				near -= otherCategory
+			}
+			if best == nil || near > top {
+				best, top = o, near
+			}
+		}
+		return best, top
+	}
+	type pair struct {
+		from, into *group
+		near       float64
+	}
+	var pairs []pair
+	for _, g := range changed {
+		o, near := nearest(g)
+		if o == nil || near < p.merge {
+			continue
+		}
+		if back, _ := nearest(o); back != g {
+			continue
+		}
+		from, into := g, o
+		if larger(g, o) {
+			from, into = o, g
+		}
+		pairs = append(pairs, pair{from, into, near})
+	}
+	slices.SortFunc(pairs, func(a, b pair) int {
+		return cmp.Or(cmp.Compare(b.near, a.near), cmp.Compare(a.from.shown.GetCaseId(), b.from.shown.GetCaseId()))
+	})
+	var events []*curationv1.CurationEvent
+	for _, m := range pairs {
+		from, into := m.from.shown.GetCaseId(), m.into.shown.GetCaseId()
+		if busy[from] || busy[into] {
+			continue
+		}
+		busy[from], busy[into] = true, true
+		e := p.event(project, p.now(), "merge", from, into)
+		e.Payload = &curationv1.CurationEvent_CaseMerged{CaseMerged: &curationv1.CaseMerged{
+			CaseId: from, IntoCaseId: into, By: passAuthor,
+			Note: fmt.Sprintf("the same problem: their signals are %.2f alike", m.near),
+		}}
+		events = append(events, e)
+	}
+	return events
+}
+
+// mergeable says whether nobody keeps two cases apart: by undoing their merge,
+// or by giving each another answer.
+func mergeable(a, b *group) bool {
+	if slices.Contains(a.said.GetApart(), b.shown.GetCaseId()) || slices.Contains(b.said.GetApart(), a.shown.GetCaseId()) {
+		return false
+	}
+	return a.said.GetAnswer() == nil || b.said.GetAnswer() == nil || a.shown.GetApprovedAnswer() == b.shown.GetApprovedAnswer()
+}
+
+// shareCategory is also true where one has none.
+func shareCategory(a, b *casesv1.Case) bool {
+	if len(a.GetCategories()) == 0 || len(b.GetCategories()) == 0 {
+		return true
+	}
+	for name := range a.GetCategories() {
+		if _, ok := b.GetCategories()[name]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// larger says which of two cases stays: the one with more negative signals, or
+// else the older one.
+func larger(a, b *group) bool {
+	return cmp.Or(cmp.Compare(a.negatives, b.negatives), b.shown.GetFirstSeen().AsTime().Compare(a.shown.GetFirstSeen().AsTime()),
+		cmp.Compare(b.shown.GetCaseId(), a.shown.GetCaseId())) > 0
+}
+
+func mean(members []placed) []float32 {
+	m := make([]float32, len(members[0].vector))
+	for _, one := range members {
+		for i, x := range one.vector {
+			m[i] += x / float32(len(members))
+		}
+	}
+	return m
+}
+
+// within is the mean similarity of two different members.
+func within(members []placed) float64 {
+	m, n := mean(members), float64(len(members))
+	return (embedding.Similarity(m, m)*n - 1) / (n - 1)
+}
+
+func unit(v []float32) []float32 {
+	out := slices.Clone(v)
+	if !embedding.Normalize(out) {
+		return v
+	}
+	return out
+}

@@ -1,0 +1,157 @@
+package embedder
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
+	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
+
+	"github.com/honeloop/hone/pkg/projects"
+	"github.com/honeloop/hone/pkg/stage"
+	"github.com/honeloop/hone/pkg/telemetry"
+)
+
+// pass makes one pass over project p with the harness's log, and says what
+// came of it.
+func (h *harness) pass(merge float64) (*pass, func() []string) {
+	p := newPass(h.index, func(ctx context.Context, recs ...stage.Record) error {
+		h.logged = append(h.logged, recs...)
+		_, err := h.curation.Process(ctx, recs)
+		return err
+	}, projects.Defaults(), merge, telemetry.Discard().Log)
+	p.now = func() time.Time { return start.Add(time.Hour) }
+	return p, func() []string {
+		h.t.Helper()
+		from := len(h.logged)
+		if _, err := p.project(context.Background(), "p"); err != nil {
+			h.t.Fatal(err)
+		}
+		var out []string
+		for _, r := range h.logged[from:] {
+			e, err := decodeCuration(r.Value)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			out = append(out, fmt.Sprintf("%T", e.GetPayload())[len("*curationv1.CurationEvent_"):])
+		}
+		slices.Sort(out)
+		return out
+	}
+}
+
+func category(name string) func(*signalv1.Signal) {
+	return func(s *signalv1.Signal) { s.Categories = []string{name} }
+}
+
+func TestThePassMergesDoubles(t *testing.T) {
+	h := newHarness(t)
+	// The founders are 44 degrees apart, the means of the cases 30.
+	h.send(signal("s1", negative, "0"), signal("s2", negative, "44"), signal("s3", negative, "14"), signal("s4", negative, "31"), signal("s5", negative, "200"))
+	p, once := h.pass(0.8)
+	if got := once(); !slices.Equal(got, []string{"CaseMerged"}) {
+		t.Fatalf("events: %v", got)
+	}
+	if a, b := h.stored(founded("s1")), h.stored(founded("s2")); a.GetNegatives() != 4 || b.GetMergedInto() != founded("s1") {
+		t.Errorf("cases: %v, %v", a, b)
+	}
+	checkCounts(t, h)
+	// Then the case has words; then there is nothing to do, here and elsewhere.
+	if got := once(); !slices.Equal(got, []string{"CaseSummarized"}) {
+		t.Errorf("second pass: %v", got)
+	}
+	if c := h.stored(founded("s1")); c.GetTitle() != "14" || c.GetSummary() != "14 / 31 / 44" {
+		t.Errorf("title %q, summary %q", c.GetTitle(), c.GetSummary())
+	}
+	once()
+	before := h.index.Snapshot()
+	other, again := h.pass(0.8)
+	_ = other
+	if got := append(once(), again()...); len(got) != 0 || len(before) != len(h.index.Snapshot()) {
+		t.Errorf("third pass: %v", got)
+	}
+	h.again()
+
+	// What somebody takes back stays so.
+	h.undo(founded("s2"), "")
+	clear(p.seen)
+	if got := once(); slices.Contains(got, "CaseMerged") {
+		t.Errorf("after undo: %v", got)
+	}
+	if a := h.stored(founded("s2")); a.GetNegatives() != 2 {
+		t.Errorf("after undo: %v", a)
+	}
+}
+
+func TestThePassLeavesApart(t *testing.T) {
+	tests := map[string]func(h *harness){
+		"far cases": func(h *harness) { h.send(signal("s1", negative, "0"), signal("s2", negative, "90")) },
+		"other categories": func(h *harness) {
+			h.send(signal("s1", negative, "0", category("tone")), signal("s2", negative, "44", category("facts")))
+		},
+		"other answers": func(h *harness) {
+			h.send(signal("s1", negative, "0"), signal("s2", negative, "42"))
+			for i, s := range []string{"s1", "s2"} {
+				if _, err := h.caseAPI().SolveCase(as("p"), &casesv1.SolveCaseRequest{CaseId: founded(s), Answer: fmt.Sprint("answer ", i)}); err != nil {
+					h.t.Fatal(err)
+				}
+			}
+		},
+		"muted cases": func(h *harness) {
+			h.send(signal("s1", negative, "0"), signal("s2", negative, "42"))
+			muted := stateMuted
+			h.update(founded("s1"), func(r *casesv1.UpdateCaseRequest) { r.State = &muted })
+		},
+	}
+	for name, setup := range tests {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			setup(h)
+			if _, once := h.pass(0.7); true {
+				if got := once(); len(got) != 0 {
+					t.Errorf("events: %v", got)
+				}
+			}
+		})
+	}
+}
+
+func TestThePassSplitsMixtures(t *testing.T) {
+	h := newHarness(t)
+	var in []*signalv1.Signal
+	for i, angle := range []int{0, -38, 38, -39, 39, -40, 40, -37, 37} {
+		in = append(in, signal(fmt.Sprint("s", i+1), negative, fmt.Sprint(angle)))
+	}
+	h.send(in...)
+	if c := h.stored(founded("s1")); c.GetNegatives() != 9 {
+		t.Fatalf("case = %v", c)
+	}
+	p, once := h.pass(0.9)
+	if got := once(); !slices.Equal(got, []string{"CaseSplit"}) {
+		t.Fatalf("events: %v", got)
+	}
+	a := h.stored(founded("s1"))
+	if a.GetNegatives() != 5 || !slices.Contains(a.GetExamples(), "0") {
+		t.Errorf("the old one: %v", a)
+	}
+	checkCounts(t, h)
+	h.again()
+	edits, err := h.caseAPI().ListCaseEdits(as("p"), &casesv1.ListCaseEditsRequest{CaseId: founded("s1")})
+	if err != nil || len(edits.GetEdits()) != 1 || !strings.Contains(edits.GetEdits()[0].GetEvent().GetCaseSplit().GetNote(), "two problems") {
+		t.Errorf("edits = %v, %v", edits, err)
+	}
+	// What somebody takes back stays so.
+	h.undo(founded("s1"), "")
+	h.send(signal("s20", negative, "38"))
+	clear(p.seen)
+	if got := once(); slices.Contains(got, "CaseSplit") {
+		t.Errorf("after undo: %v", got)
+	}
+	if a := h.stored(founded("s1")); a.GetNegatives() != 10 {
+		t.Errorf("after undo: %v", a)
+	}
+}
