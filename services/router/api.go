@@ -218,11 +218,8 @@ func (a *api) RollbackPolicy(ctx context.Context, req *policyv1.RollbackPolicyRe
 
 // publish appends a version and waits until it is read back.
 func (a *api) publish(ctx context.Context, project string, pub *curationv1.PolicyPublished) (*policyv1.Policy, error) {
-	if len(pub.Author) > maxAuthor || len(pub.Note) > maxNote {
-		return nil, status.Errorf(codes.InvalidArgument, "author, note: at most %d and %d bytes", maxAuthor, maxNote)
-	}
-	if key, ok := auth.FromContext(ctx); ok && pub.Author == "" {
-		pub.Author = key.ID
+	if err := nameAuthor(ctx, &pub.Author, pub.Note); err != nil {
+		return nil, err
 	}
 	select {
 	case a.publishing <- struct{}{}:
@@ -243,13 +240,8 @@ func (a *api) publish(ctx context.Context, project string, pub *curationv1.Polic
 		return nil, status.Error(codes.Aborted, err.Error())
 	}
 	defer stopWaiting()
-	value, err := proto.Marshal(event)
-	if err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "yaml, author, note: %v", err)
-	}
-	rec := stage.Record{Topic: stream.TopicCuration, Key: []byte(project), Value: value, Time: event.GetOccurredAt().AsTime()}
-	if err := a.append(ctx, rec); err != nil {
-		return nil, status.Errorf(codes.Unavailable, "append the policy: %v: publish it again, it counts once", err)
+	if err := a.appendEvent(ctx, event); err != nil {
+		return nil, err
 	}
 	select {
 	case w := <-won:
@@ -322,7 +314,28 @@ func (a *api) Backtest(req *policyv1.BacktestRequest, out grpc.ServerStreamingSe
 	if !since.Before(until) || clickhouse.CheckTime(since) != nil || clickhouse.CheckTime(until) != nil {
 		return status.Errorf(codes.InvalidArgument, "since: %s, want a time before %s", since.Format(time.RFC3339), until.Format(time.RFC3339))
 	}
-	for route, minutes := range req.GetMinutes() {
+	if err := checkMinutes(req.GetMinutes()); err != nil {
+		return err
+	}
+	r := newReport(policy.Version(), since, until, req.GetMinutes())
+	if err := backtestError(a.store.backtest(ctx, project, policy, r, progressTo(out))); err != nil {
+		return err
+	}
+	return sendLine(out, &policyv1.BacktestResponse{Report: r.finish(policy)})
+}
+
+func backtestError(err error) error {
+	if tooLong, ok := errors.AsType[*tooLongError](err); ok {
+		return status.Error(codes.InvalidArgument, tooLong.Error())
+	}
+	if err != nil {
+		return status.Errorf(codes.Unavailable, "decisions cannot be read now, try again: %v", err)
+	}
+	return nil
+}
+
+func checkMinutes(given map[string]float64) error {
+	for route, minutes := range given {
 		if !slices.Contains(allRoutes(), route) {
 			return status.Errorf(codes.InvalidArgument, "minutes: route %q is not known%s", route, didYouMean(route, allRoutes()))
 		}
@@ -330,27 +343,151 @@ func (a *api) Backtest(req *policyv1.BacktestRequest, out grpc.ServerStreamingSe
 			return status.Errorf(codes.InvalidArgument, "minutes: %s: %v, want minutes from 0 to %d", route, minutes, maxMinutes)
 		}
 	}
-	line := func(m *policyv1.BacktestResponse) error {
-		data, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
-		if err == nil {
-			data, err = marshal(json.RawMessage(data))
-		}
-		if err != nil {
-			return status.Errorf(codes.Internal, "encode the report: %v", err)
-		}
-		return out.Send(&httpbody.HttpBody{ContentType: "application/x-ndjson", Data: append(data, '\n')})
+	return nil
+}
+
+func progressTo(out grpc.ServerStreamingServer[httpbody.HttpBody]) func(done, total uint32) error {
+	return func(done, total uint32) error {
+		return sendLine(out, &policyv1.BacktestResponse{Progress: &policyv1.BacktestProgress{Done: done, Total: total}})
 	}
-	r := newReport(policy.Version(), since, until, req.GetMinutes())
-	err = a.store.backtest(ctx, project, policy, r, func(done, total uint32) error {
-		return line(&policyv1.BacktestResponse{Progress: &policyv1.BacktestProgress{Done: done, Total: total}})
-	})
-	if tooLong, ok := errors.AsType[*tooLongError](err); ok {
-		return status.Error(codes.InvalidArgument, tooLong.Error())
+}
+
+// sendLine sends a message as a line of JSON, zeros too.
+func sendLine(out grpc.ServerStreamingServer[httpbody.HttpBody], m *policyv1.BacktestResponse) error {
+	data, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
+	if err == nil {
+		data, err = marshal(json.RawMessage(data))
 	}
 	if err != nil {
-		return status.Errorf(codes.Unavailable, "decisions cannot be read now, try again: %v", err)
+		return status.Errorf(codes.Internal, "encode the report: %v", err)
 	}
-	return line(&policyv1.BacktestResponse{Report: r.finish(policy)})
+	return out.Send(&httpbody.HttpBody{ContentType: "application/x-ndjson", Data: append(data, '\n')})
+}
+
+// Times of shadows.
+const (
+	defaultShadow = 7 * 24 * time.Hour
+	maxShadow     = 90 * 24 * time.Hour
+)
+
+// StartShadow lets a policy run beside the live one.
+func (a *api) StartShadow(ctx context.Context, req *policyv1.StartShadowRequest) (*policyv1.StartShadowResponse, error) {
+	project, err := a.project(ctx)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := compileGiven(req.GetYaml())
+	if err != nil {
+		return nil, err
+	}
+	now := a.now().UTC().Truncate(time.Millisecond)
+	if sh := a.policies.shadowOf(project); sh.runs(now) {
+		return nil, status.Errorf(codes.FailedPrecondition, "shadow %s runs until %s: stop it first", sh.info.ShadowId, sh.info.GetEndsAt().AsTime().Format(time.RFC3339))
+	}
+	ends := now.Add(defaultShadow)
+	if req.EndsAt != nil {
+		ends = req.GetEndsAt().AsTime()
+	}
+	if !ends.After(now) || ends.After(now.Add(maxShadow)) {
+		return nil, status.Errorf(codes.InvalidArgument, "ends_at: %s, want a time in the next 90 days", ends.Format(time.RFC3339))
+	}
+	id := ids.Derive("sh", project, req.GetYaml(), now.String())
+	if err := a.shadowed(ctx, project, now, "start", newShadowed(project, req, policy, id, now, ends)); err != nil {
+		return nil, err
+	}
+	return &policyv1.StartShadowResponse{Shadow: a.policies.shadowOf(project).at(now)}, nil
+}
+
+// StopShadow ends the shadow that runs.
+func (a *api) StopShadow(ctx context.Context, req *policyv1.StopShadowRequest) (*policyv1.StopShadowResponse, error) {
+	project, err := a.project(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := a.now().UTC().Truncate(time.Millisecond)
+	sh := a.policies.shadowOf(project)
+	if !sh.runs(now) {
+		return nil, status.Error(codes.FailedPrecondition, "no shadow is running")
+	}
+	if err := a.shadowed(ctx, project, now, "stop", &curationv1.PolicyShadowed{ShadowId: sh.info.ShadowId, Author: req.GetAuthor(), Note: req.GetNote()}); err != nil {
+		return nil, err
+	}
+	return &policyv1.StopShadowResponse{Shadow: a.policies.shadowOf(project).at(now)}, nil
+}
+
+// shadowed appends an event about a shadow and waits until it is read back.
+func (a *api) shadowed(ctx context.Context, project string, now time.Time, what string, sh *curationv1.PolicyShadowed) error {
+	if err := nameAuthor(ctx, &sh.Author, sh.Note); err != nil {
+		return err
+	}
+	event := &curationv1.CurationEvent{CurationId: ids.Derive("cu", project, what, sh.ShadowId), ProjectId: project, OccurredAt: timestamppb.New(now),
+		Payload: &curationv1.CurationEvent_PolicyShadowed{PolicyShadowed: sh}}
+	heard, cancelHearing := a.policies.hear(event.CurationId)
+	defer cancelHearing()
+	ctx, cancel := context.WithTimeout(ctx, a.publishTimeout)
+	defer cancel()
+	if err := a.appendEvent(ctx, event); err != nil {
+		return err
+	}
+	select {
+	case <-heard:
+		return nil
+	case <-ctx.Done():
+		return status.Error(codes.DeadlineExceeded, "the shadow is in the log but was not read back in time: look at its report in a moment")
+	}
+}
+
+// ReportShadow compares what the latest shadow decided with what was decided.
+func (a *api) ReportShadow(req *policyv1.ReportShadowRequest, out grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+	ctx := out.Context()
+	project, err := a.project(ctx)
+	if err != nil {
+		return err
+	}
+	if err := checkMinutes(req.GetMinutes()); err != nil {
+		return err
+	}
+	sh := a.policies.shadowOf(project)
+	if sh == nil || sh.policy == nil {
+		return status.Error(codes.NotFound, "the project has had no shadow, or none that this router can read")
+	}
+	select {
+	case a.backtesting <- struct{}{}:
+		defer func() { <-a.backtesting }()
+	default:
+		return status.Errorf(codes.ResourceExhausted, "%d backtests are running: try again later", cap(a.backtesting))
+	}
+	now := a.now().UTC().Truncate(time.Millisecond)
+	since, until := sh.span(now)
+	r := newReport(sh.policy.Version(), since, until, req.GetMinutes())
+	if err := backtestError(a.store.reportShadow(ctx, project, sh, r, progressTo(out))); err != nil {
+		return err
+	}
+	return sendLine(out, &policyv1.BacktestResponse{Report: r.finish(sh.policy), Shadow: sh.at(now)})
+}
+
+// nameAuthor checks who did something and why; the key's id where nobody is named.
+func nameAuthor(ctx context.Context, author *string, note string) error {
+	if len(*author) > maxAuthor || len(note) > maxNote {
+		return status.Errorf(codes.InvalidArgument, "author, note: at most %d and %d bytes", maxAuthor, maxNote)
+	}
+	if key, ok := auth.FromContext(ctx); ok && *author == "" {
+		*author = key.ID
+	}
+	return nil
+}
+
+// appendEvent writes to hone.curation.
+func (a *api) appendEvent(ctx context.Context, event *curationv1.CurationEvent) error {
+	value, err := proto.Marshal(event)
+	if err != nil {
+		return status.Errorf(codes.InvalidArgument, "yaml, author, note: %v", err)
+	}
+	rec := stage.Record{Topic: stream.TopicCuration, Key: []byte(event.GetProjectId()), Value: value, Time: event.GetOccurredAt().AsTime()}
+	if err := a.append(ctx, rec); err != nil {
+		return status.Errorf(codes.Unavailable, "append to the log: %v: do it again, it counts once", err)
+	}
+	return nil
 }
 
 // ListHeld returns signals that are held, oldest first.

@@ -94,8 +94,12 @@ func newReplay(policy *Policy) *replay {
 
 // add replays the next decision, and reports on it where it is current.
 func (r *replay) add(d *recorded, to *report) {
+	r.compare(d, r.decide(d), to)
+}
+
+// compare reports on a decision and what was decided in its place.
+func (r *replay) compare(d *recorded, v Verdict, to *report) {
 	r.reached[d.CaseId] = max(r.reached[d.CaseId], d.facts.Case.Negatives)
-	v := r.decide(d)
 	switch {
 	case d.Superseded:
 	case v.HoldUntil == 0:

@@ -71,6 +71,8 @@ type limitKey struct {
 type counts struct {
 	tallies map[countKey]tally
 	taken   map[limitKey]int64
+	// shadowTaken is taken of the shadows.
+	shadowTaken map[limitKey]map[string]bool
 }
 
 func countKeys(s *signalv1.Signal, caseID string) []countKey {
@@ -164,7 +166,7 @@ func (p *Policy) limitOf(rule string) limit {
 
 // counts reads what is to be known of the decisions before, for new revisions.
 func (s *store) counts(ctx context.Context, news []*casesv1.CaseSignal, policies map[string]*Policy) (*counts, error) {
-	c := &counts{tallies: map[countKey]tally{}, taken: map[limitKey]int64{}}
+	c := &counts{tallies: map[countKey]tally{}, taken: map[limitKey]int64{}, shadowTaken: map[limitKey]map[string]bool{}}
 	if len(news) == 0 {
 		return c, nil
 	}

@@ -25,6 +25,10 @@ type policies struct {
 	mu       sync.RWMutex
 	projects map[string]*published
 	waiting  map[versionKey][]chan readBack
+	// shadows are the latest of each project, running or not.
+	shadows map[string]*shadow
+	// heard are asked for by the id of their event.
+	heard map[string][]chan struct{}
 }
 
 // published is what is in force in a project.
@@ -47,7 +51,8 @@ type versionKey struct {
 }
 
 func newPolicies(own *Policy, refused func(project string, number uint32, err error)) *policies {
-	return &policies{own: own, refused: refused, projects: map[string]*published{}, waiting: map[versionKey][]chan readBack{}}
+	return &policies{own: own, refused: refused, projects: map[string]*published{}, waiting: map[versionKey][]chan readBack{},
+		shadows: map[string]*shadow{}, heard: map[string][]chan struct{}{}}
 }
 
 // of is the policy of a project. Decisions of one batch take it once for each
@@ -76,6 +81,9 @@ func (p *policies) follow(_ context.Context, rec stage.Record) error {
 	}
 	if pub := event.GetPolicyPublished(); pub != nil {
 		p.publish(event, pub, rec.Offset)
+	}
+	if sh := event.GetPolicyShadowed(); sh != nil {
+		p.setShadow(event, sh)
 	}
 	return nil
 }

@@ -92,11 +92,15 @@ func (r *router) Process(ctx context.Context, in []stage.Record) ([]stage.Record
 	if err != nil {
 		return nil, err
 	}
+	shadows := r.policies.shadowsOf(news)
+	if err := r.store.shadowTaken(ctx, news, shadows, r.now(), known.shadowTaken); err != nil {
+		return nil, err
+	}
 	heldSignals, err := r.store.heldSignals(ctx, released)
 	if err != nil {
 		return nil, err
 	}
-	b := batch{router: r, heldSignals: heldSignals, histories: histories, policies: policies, known: known, cases: map[caseKey]*casesv1.Case{}, done: map[string]bool{},
+	b := batch{router: r, heldSignals: heldSignals, shadows: shadows, histories: histories, policies: policies, known: known, cases: map[caseKey]*casesv1.Case{}, done: map[string]bool{},
 		results: map[string]int64{}, ruleErrors: map[string]int64{}, omissions: map[string]int64{}}
 	for i, cs := range values {
 		if cs == nil {
@@ -105,6 +109,10 @@ func (r *router) Process(ctx context.Context, in []stage.Record) ([]stage.Record
 		if err := b.add(cs, &output{headers: eventHeaders(in[i])}); err != nil {
 			failed = failed.Fail(i, err)
 		}
+	}
+	// Before the decisions, as a revision that has one is not decided again.
+	if err := shadowsTable().Insert(ctx, r.store.conn, b.shadowRows); err != nil {
+		return nil, err
 	}
 	if err := r.store.save(ctx, b.cases, histories); err != nil {
 		return nil, err
@@ -183,6 +191,9 @@ type batch struct {
 	histories map[signalKey]history
 	policies  map[string]*Policy
 	known     *counts
+	// shadows by project, and what they decided.
+	shadows    map[string]*shadow
+	shadowRows []*shadowRow
 	// heldSignals are those that are to be let go, as the trail has them.
 	heldSignals map[signalKey]*signalv1.Signal
 	cases       map[caseKey]*casesv1.Case
@@ -228,7 +239,7 @@ func (b *batch) add(cs *casesv1.CaseSignal, out *output) error {
 			last = h[len(h)-1]
 			b.known.count(last, -1)
 		}
-		d, err := b.decide(cs, policy, b.known, h)
+		d, facts, err := b.decide(cs, policy, b.known, h)
 		if err == nil {
 			err = out.next(h, d, cs)
 		}
@@ -240,6 +251,9 @@ func (b *batch) add(cs *casesv1.CaseSignal, out *output) error {
 		}
 		b.known.count(d, 1)
 		b.known.take(d, h, policy)
+		if facts != nil {
+			b.shadow(d, facts)
+		}
 		b.publish(d, out)
 		b.results["decided"]++
 		for _, res := range d.Rules {
@@ -289,8 +303,9 @@ func (b *batch) count(ctx context.Context) {
 	}
 }
 
-// decide applies a policy to a revision that has no decision yet.
-func (r *router) decide(cs *casesv1.CaseSignal, policy *Policy, known *counts, h history) (*saved, error) {
+// decide applies a policy to a revision that has no decision yet. The facts are
+// nil where the signal is withdrawn.
+func (r *router) decide(cs *casesv1.CaseSignal, policy *Policy, known *counts, h history) (*saved, *Facts, error) {
 	s := cs.Signal
 	d := &policyv1.Decision{
 		DecisionId:     ids.Derive("dc", s.ProjectId, s.SignalId, fmt.Sprint(s.Revision), policy.Version()),
@@ -307,7 +322,7 @@ func (r *router) decide(cs *casesv1.CaseSignal, policy *Policy, known *counts, h
 	}
 	if s.Withdrawn {
 		d.Rule, d.Reason = RuleWithdrawn, "The feedback was withdrawn, so nothing is done with it."
-		return newSaved(d, s), nil
+		return newSaved(d, s), nil, nil
 	}
 	facts := NewFacts(cs)
 	known.fill(facts, s, d.CaseId)
@@ -319,9 +334,9 @@ func (r *router) decide(cs *casesv1.CaseSignal, policy *Policy, known *counts, h
 	}
 	var err error
 	if d.Facts, err = facts.JSON(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return newSaved(d, s), nil
+	return newSaved(d, s), facts, nil
 }
 
 // newest is the newest revision; 0 where there is none.

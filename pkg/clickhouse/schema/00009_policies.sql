@@ -29,6 +29,26 @@ CREATE VIEW IF NOT EXISTS policies (
 FROM policies_log FINAL
 COMMENT 'Versions of the policy of each project that published one.';
 
+CREATE TABLE IF NOT EXISTS shadow_decisions_log (
+    project_id      LowCardinality(String) COMMENT 'Project of the signal.',
+    shadow_id       String COMMENT 'Which shadow decided.',
+    session_id      String COMMENT 'Conversation of the signal.',
+    signal_id       String COMMENT 'Signal that was decided on.',
+    signal_revision UInt32 COMMENT 'Revision of the signal that was decided on.',
+    policy_version  LowCardinality(String) COMMENT 'Hash of what the policy of the shadow says.',
+    rule            LowCardinality(String) COMMENT 'Rule that matched; default if none did.',
+    routes          Array(LowCardinality(String)) COMMENT 'Where it would have gone; empty for nowhere. Nothing went there by this.',
+    priority        LowCardinality(String) COMMENT 'low, normal, high or urgent; empty if nothing would be done.',
+    hold_until      UInt32 COMMENT 'It would be held until its case has so many negative signals; 0 if not.',
+    occurred_at     DateTime64(3, 'UTC') COMMENT 'Time of the newest evidence of the signal.' CODEC(Delta, ZSTD),
+    decided_at      DateTime64(3, 'UTC') COMMENT 'When the router decided.' CODEC(Delta, ZSTD),
+    payload         String COMMENT 'The protobuf message hone.policy.v1.Decision, without facts.' CODEC(ZSTD)
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(occurred_at)
+ORDER BY (project_id, shadow_id, session_id, signal_id, signal_revision)
+COMMENT 'What policies that run beside the live one decided. Nothing is done by it.';
+
 -- What a decision is counted by: case and user beside the session, which is in the order.
 ALTER TABLE decisions_log ADD COLUMN IF NOT EXISTS priority LowCardinality(String)
     COMMENT 'low, normal, high or urgent; empty if nothing is done.' AFTER routes;

@@ -52,7 +52,7 @@ func newPolicyCommand(g *global) *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.AddCommand(g.newPolicyShow(), newPolicyValidate(g), g.newPolicyDiff(), g.newPolicyApply(), g.newPolicyHistory(), g.newPolicyRollback(), g.newPolicyBacktest(), g.newPolicyHeld(), why)
+	cmd.AddCommand(g.newPolicyShow(), newPolicyValidate(g), g.newPolicyDiff(), g.newPolicyApply(), g.newPolicyHistory(), g.newPolicyRollback(), g.newPolicyBacktest(), g.newPolicyHeld(), g.newPolicyShadow(), why)
 	return cmd
 }
 

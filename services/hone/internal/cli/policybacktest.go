@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/api/httpbody"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	policyv1 "github.com/honeloop/hone/proto/gen/go/hone/policy/v1"
@@ -27,7 +29,7 @@ func (g *global) newPolicyBacktest() *cobra.Command {
 saw. Nothing is written. Without a file the policy in force is compared with what was decided.`,
 		Example: "  hone policy backtest new.yaml --since 30d\n  hone policy backtest new.yaml --minutes human-review=6,product=15 --json | jq .changed",
 		RunE: g.connected(func(cmd *cobra.Command, args []string, conn *grpc.ClientConn) error {
-			req := &policyv1.BacktestRequest{Minutes: map[string]float64{}}
+			req := &policyv1.BacktestRequest{}
 			var err error
 			if len(args) > 0 {
 				if req.Yaml, err = readPolicyFile(cmd, args[0]); err != nil {
@@ -51,29 +53,139 @@ saw. Nothing is written. Without a file the policy in force is compared with wha
 					req.Until = timestamppb.New(at)
 				}
 			}
-			for route, v := range minutes {
-				if req.Minutes[route], err = strconv.ParseFloat(v, 64); err != nil {
-					return fmt.Errorf("--minutes: %s=%s: want minutes, such as human-review=4", route, v)
-				}
+			if req.Minutes, err = readMinutes(minutes); err != nil {
+				return err
 			}
-			report, err := runBacktest(cmd, conn, req)
+			stream, err := policyv1.NewPolicyServiceClient(conn).Backtest(cmd.Context(), req)
+			if err != nil {
+				return explain(err)
+			}
+			last, err := lastLine(cmd, stream)
 			if err != nil {
 				return explain(err)
 			}
 			if g.json {
-				data, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true, Multiline: true, Indent: "  "}.Marshal(report)
-				if err != nil {
-					return fmt.Errorf("print JSON: %w", err)
-				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", data)
-				return err
+				return printWhole(cmd.OutOrStdout(), last.Report)
 			}
-			return printBacktest(cmd.OutOrStdout(), report)
+			return printBacktest(cmd.OutOrStdout(), last.Report)
 		}),
 	}
 	cmd.Flags().StringVar(&since, "since", "30d", "signals from this time on: 30d ago, or 2026-01-31, or 2026-01-31T09:00:00Z")
 	cmd.Flags().StringVar(&until, "until", "", "signals before this time (default now)")
-	cmd.Flags().StringToStringVar(&minutes, "minutes", nil, "minutes of work for a signal, by route (default human-review=4,product=10,prompt-patch=2,fine-tune=0.5,alert=5)")
+	cmd.Flags().StringToStringVar(&minutes, "minutes", nil, minutesUsage)
+	return cmd
+}
+
+const minutesUsage = "minutes of work for a signal, by route (default human-review=4,product=10,prompt-patch=2,fine-tune=0.5,alert=5)"
+
+func readMinutes(given map[string]string) (map[string]float64, error) {
+	out := map[string]float64{}
+	for route, v := range given {
+		var err error
+		if out[route], err = strconv.ParseFloat(v, 64); err != nil {
+			return nil, fmt.Errorf("--minutes: %s=%s: want minutes, such as human-review=4", route, v)
+		}
+	}
+	return out, nil
+}
+
+// printWhole prints a message as JSON, zeros too.
+func printWhole(w io.Writer, m proto.Message) error {
+	data, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true, Multiline: true, Indent: "  "}.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("print JSON: %w", err)
+	}
+	_, err = fmt.Fprintf(w, "%s\n", data)
+	return err
+}
+
+func (g *global) newPolicyShadow() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "shadow", Short: "Let a policy run beside the live one for a time, and see what it would do",
+		Example: "  hone policy shadow start new.yaml --for 7d\n  hone policy shadow report\n  hone policy shadow stop",
+	}
+	printShadow := func(cmd *cobra.Command, s *policyv1.Shadow) {
+		state := "ended " + stamp(s.EndsAt)
+		if s.Running {
+			state = "runs until " + stamp(s.EndsAt)
+		}
+		p := newPainter(cmd.OutOrStdout())
+		p.printf("%s  %s\n", p.bold("shadow "+s.PolicyVersion), joined(" · ", state, prefixed("since ", stamp(s.StartedAt)), prefixed("by ", oneLine(s.Author, 40)), oneLine(s.Note, 60)))
+	}
+	start := &policyv1.StartShadowRequest{}
+	var long string
+	startCmd := &cobra.Command{
+		Use: "start FILE", Short: "Start a shadow; it decides signals as they come, and routes none", Args: cobra.ExactArgs(1),
+		RunE: g.connected(func(cmd *cobra.Command, args []string, conn *grpc.ClientConn) error {
+			var err error
+			if start.Yaml, err = readPolicyFile(cmd, args[0]); err != nil {
+				return err
+			}
+			if _, err := checkPolicy(cmd, args[0], start.Yaml); err != nil {
+				return err
+			}
+			d, err := time.ParseDuration(inHours(long))
+			if err != nil || d <= 0 {
+				return fmt.Errorf("--for: %q, want a time such as 7d or 12h", long)
+			}
+			start.EndsAt = timestamppb.New(time.Now().Add(d))
+			resp, err := policyv1.NewPolicyServiceClient(conn).StartShadow(cmd.Context(), start)
+			if err != nil {
+				return explain(err)
+			}
+			if g.json {
+				return printMessage(cmd.OutOrStdout(), resp.Shadow)
+			}
+			printShadow(cmd, resp.Shadow)
+			return nil
+		}),
+	}
+	startCmd.Flags().StringVar(&long, "for", "7d", "how long it runs, such as 7d or 12h; at most 90d")
+	startCmd.Flags().StringVar(&start.Note, "note", "", "why")
+	startCmd.Flags().StringVar(&start.Author, "author", defaultReviewer(), "who starts it")
+
+	stop := &policyv1.StopShadowRequest{}
+	stopCmd := &cobra.Command{
+		Use: "stop", Short: "End the shadow that runs; its report stays", Args: cobra.NoArgs,
+		RunE: g.connected(func(cmd *cobra.Command, _ []string, conn *grpc.ClientConn) error {
+			resp, err := policyv1.NewPolicyServiceClient(conn).StopShadow(cmd.Context(), stop)
+			if err != nil {
+				return explain(err)
+			}
+			if g.json {
+				return printMessage(cmd.OutOrStdout(), resp.Shadow)
+			}
+			printShadow(cmd, resp.Shadow)
+			return nil
+		}),
+	}
+	stopCmd.Flags().StringVar(&stop.Author, "author", defaultReviewer(), "who ends it")
+
+	var minutes map[string]string
+	reportCmd := &cobra.Command{
+		Use: "report", Short: "Compare what the latest shadow decided with what was decided", Args: cobra.NoArgs,
+		RunE: g.connected(func(cmd *cobra.Command, _ []string, conn *grpc.ClientConn) error {
+			given, err := readMinutes(minutes)
+			if err != nil {
+				return err
+			}
+			stream, err := policyv1.NewPolicyServiceClient(conn).ReportShadow(cmd.Context(), &policyv1.ReportShadowRequest{Minutes: given})
+			if err != nil {
+				return explain(err)
+			}
+			last, err := lastLine(cmd, stream)
+			if err != nil {
+				return explain(err)
+			}
+			if g.json {
+				return printWhole(cmd.OutOrStdout(), last)
+			}
+			printShadow(cmd, last.Shadow)
+			return printBacktest(cmd.OutOrStdout(), last.Report)
+		}),
+	}
+	reportCmd.Flags().StringToStringVar(&minutes, "minutes", nil, minutesUsage)
+	cmd.AddCommand(startCmd, reportCmd, stopCmd)
 	return cmd
 }
 
@@ -85,12 +197,8 @@ func inHours(s string) string {
 	return s
 }
 
-// runBacktest shows progress on a terminal, and returns the report.
-func runBacktest(cmd *cobra.Command, conn *grpc.ClientConn, req *policyv1.BacktestRequest) (*policyv1.BacktestReport, error) {
-	stream, err := policyv1.NewPolicyServiceClient(conn).Backtest(cmd.Context(), req)
-	if err != nil {
-		return nil, err
-	}
+// lastLine shows progress on a terminal, and returns the line with the report.
+func lastLine(cmd *cobra.Command, stream grpc.ServerStreamingClient[httpbody.HttpBody]) (*policyv1.BacktestResponse, error) {
 	show := isTerminal(cmd.ErrOrStderr())
 	for {
 		body, err := stream.Recv()
@@ -107,11 +215,11 @@ func runBacktest(cmd *cobra.Command, conn *grpc.ClientConn, req *policyv1.Backte
 		if p := line.GetProgress(); p != nil && show {
 			fmt.Fprintf(cmd.ErrOrStderr(), "\r\x1b[K%d of %d decisions", p.Done, p.Total)
 		}
-		if r := line.GetReport(); r != nil {
+		if line.GetReport() != nil {
 			if show {
 				fmt.Fprint(cmd.ErrOrStderr(), "\r\x1b[K")
 			}
-			return r, nil
+			return line, nil
 		}
 	}
 }

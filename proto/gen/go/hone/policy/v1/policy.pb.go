@@ -1088,9 +1088,11 @@ func (x *BacktestRequest) GetMinutes() map[string]float64 {
 
 // BacktestResponse is one line of a backtest.
 type BacktestResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Progress      *BacktestProgress      `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
-	Report        *BacktestReport        `protobuf:"bytes,2,opt,name=report,proto3" json:"report,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Progress *BacktestProgress      `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	Report   *BacktestReport        `protobuf:"bytes,2,opt,name=report,proto3" json:"report,omitempty"`
+	// The shadow that the report is of.
+	Shadow        *Shadow `protobuf:"bytes,3,opt,name=shadow,proto3" json:"shadow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1135,6 +1137,13 @@ func (x *BacktestResponse) GetProgress() *BacktestProgress {
 func (x *BacktestResponse) GetReport() *BacktestReport {
 	if x != nil {
 		return x.Report
+	}
+	return nil
+}
+
+func (x *BacktestResponse) GetShadow() *Shadow {
+	if x != nil {
+		return x.Shadow
 	}
 	return nil
 }
@@ -1653,6 +1662,353 @@ func (x *BacktestCost) GetHoursAfter() float64 {
 	return 0
 }
 
+// Shadow is a policy that runs, or ran, beside the live one.
+type Shadow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ShadowId      string                 `protobuf:"bytes,1,opt,name=shadow_id,json=shadowId,proto3" json:"shadow_id,omitempty"`
+	PolicyVersion string                 `protobuf:"bytes,2,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`
+	Author        string                 `protobuf:"bytes,3,opt,name=author,proto3" json:"author,omitempty"`
+	Note          string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	EndsAt        *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=ends_at,json=endsAt,proto3" json:"ends_at,omitempty"`
+	Running       bool                   `protobuf:"varint,7,opt,name=running,proto3" json:"running,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shadow) Reset() {
+	*x = Shadow{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shadow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shadow) ProtoMessage() {}
+
+func (x *Shadow) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shadow.ProtoReflect.Descriptor instead.
+func (*Shadow) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Shadow) GetShadowId() string {
+	if x != nil {
+		return x.ShadowId
+	}
+	return ""
+}
+
+func (x *Shadow) GetPolicyVersion() string {
+	if x != nil {
+		return x.PolicyVersion
+	}
+	return ""
+}
+
+func (x *Shadow) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *Shadow) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *Shadow) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Shadow) GetEndsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndsAt
+	}
+	return nil
+}
+
+func (x *Shadow) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+type StartShadowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Yaml  string                 `protobuf:"bytes,1,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	// Unset: in 7 days. At most in 90.
+	EndsAt        *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=ends_at,json=endsAt,proto3" json:"ends_at,omitempty"`
+	Author        string                 `protobuf:"bytes,3,opt,name=author,proto3" json:"author,omitempty"`
+	Note          string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartShadowRequest) Reset() {
+	*x = StartShadowRequest{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartShadowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartShadowRequest) ProtoMessage() {}
+
+func (x *StartShadowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartShadowRequest.ProtoReflect.Descriptor instead.
+func (*StartShadowRequest) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *StartShadowRequest) GetYaml() string {
+	if x != nil {
+		return x.Yaml
+	}
+	return ""
+}
+
+func (x *StartShadowRequest) GetEndsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndsAt
+	}
+	return nil
+}
+
+func (x *StartShadowRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *StartShadowRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type StartShadowResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shadow        *Shadow                `protobuf:"bytes,1,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartShadowResponse) Reset() {
+	*x = StartShadowResponse{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartShadowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartShadowResponse) ProtoMessage() {}
+
+func (x *StartShadowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartShadowResponse.ProtoReflect.Descriptor instead.
+func (*StartShadowResponse) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *StartShadowResponse) GetShadow() *Shadow {
+	if x != nil {
+		return x.Shadow
+	}
+	return nil
+}
+
+type StopShadowRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Author        string                 `protobuf:"bytes,1,opt,name=author,proto3" json:"author,omitempty"`
+	Note          string                 `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopShadowRequest) Reset() {
+	*x = StopShadowRequest{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopShadowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopShadowRequest) ProtoMessage() {}
+
+func (x *StopShadowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopShadowRequest.ProtoReflect.Descriptor instead.
+func (*StopShadowRequest) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *StopShadowRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *StopShadowRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type StopShadowResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shadow        *Shadow                `protobuf:"bytes,1,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopShadowResponse) Reset() {
+	*x = StopShadowResponse{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopShadowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopShadowResponse) ProtoMessage() {}
+
+func (x *StopShadowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopShadowResponse.ProtoReflect.Descriptor instead.
+func (*StopShadowResponse) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *StopShadowResponse) GetShadow() *Shadow {
+	if x != nil {
+		return x.Shadow
+	}
+	return nil
+}
+
+type ReportShadowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Minutes of work for a signal on a route, as in a backtest.
+	Minutes       map[string]float64 `protobuf:"bytes,1,rep,name=minutes,proto3" json:"minutes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportShadowRequest) Reset() {
+	*x = ReportShadowRequest{}
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportShadowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportShadowRequest) ProtoMessage() {}
+
+func (x *ReportShadowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportShadowRequest.ProtoReflect.Descriptor instead.
+func (*ReportShadowRequest) Descriptor() ([]byte, []int) {
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ReportShadowRequest) GetMinutes() map[string]float64 {
+	if x != nil {
+		return x.Minutes
+	}
+	return nil
+}
+
 type ListHeldRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only those that wait for this case; empty for all.
@@ -1665,7 +2021,7 @@ type ListHeldRequest struct {
 
 func (x *ListHeldRequest) Reset() {
 	*x = ListHeldRequest{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[22]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +2033,7 @@ func (x *ListHeldRequest) String() string {
 func (*ListHeldRequest) ProtoMessage() {}
 
 func (x *ListHeldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[22]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +2046,7 @@ func (x *ListHeldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHeldRequest.ProtoReflect.Descriptor instead.
 func (*ListHeldRequest) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{22}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListHeldRequest) GetCaseId() string {
@@ -1716,7 +2072,7 @@ type ListHeldResponse struct {
 
 func (x *ListHeldResponse) Reset() {
 	*x = ListHeldResponse{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[23]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +2084,7 @@ func (x *ListHeldResponse) String() string {
 func (*ListHeldResponse) ProtoMessage() {}
 
 func (x *ListHeldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[23]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +2097,7 @@ func (x *ListHeldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHeldResponse.ProtoReflect.Descriptor instead.
 func (*ListHeldResponse) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{23}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListHeldResponse) GetDecisions() []*Decision {
@@ -1760,7 +2116,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[24]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1772,7 +2128,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[24]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1785,7 +2141,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{24}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExplainRequest) GetSignalId() string {
@@ -1804,7 +2160,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[25]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +2172,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_policy_v1_policy_proto_msgTypes[25]
+	mi := &file_hone_policy_v1_policy_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +2185,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{25}
+	return file_hone_policy_v1_policy_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExplainResponse) GetDecisions() []*Decision {
@@ -1937,10 +2293,11 @@ const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"\aminutes\x18\x04 \x03(\v2,.hone.policy.v1.BacktestRequest.MinutesEntryR\aminutes\x1a:\n" +
 	"\fMinutesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x88\x01\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\xb8\x01\n" +
 	"\x10BacktestResponse\x12<\n" +
 	"\bprogress\x18\x01 \x01(\v2 .hone.policy.v1.BacktestProgressR\bprogress\x126\n" +
-	"\x06report\x18\x02 \x01(\v2\x1e.hone.policy.v1.BacktestReportR\x06report\"<\n" +
+	"\x06report\x18\x02 \x01(\v2\x1e.hone.policy.v1.BacktestReportR\x06report\x12.\n" +
+	"\x06shadow\x18\x03 \x01(\v2\x16.hone.policy.v1.ShadowR\x06shadow\"<\n" +
 	"\x10BacktestProgress\x12\x12\n" +
 	"\x04done\x18\x01 \x01(\rR\x04done\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\rR\x05total\"\x8c\x05\n" +
@@ -1991,6 +2348,32 @@ const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"hoursAfter\x1a:\n" +
 	"\fMinutesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x82\x02\n" +
+	"\x06Shadow\x12\x1b\n" +
+	"\tshadow_id\x18\x01 \x01(\tR\bshadowId\x12%\n" +
+	"\x0epolicy_version\x18\x02 \x01(\tR\rpolicyVersion\x12\x16\n" +
+	"\x06author\x18\x03 \x01(\tR\x06author\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\x129\n" +
+	"\n" +
+	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x123\n" +
+	"\aends_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06endsAt\x12\x18\n" +
+	"\arunning\x18\a \x01(\bR\arunning\"\x89\x01\n" +
+	"\x12StartShadowRequest\x12\x12\n" +
+	"\x04yaml\x18\x01 \x01(\tR\x04yaml\x123\n" +
+	"\aends_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06endsAt\x12\x16\n" +
+	"\x06author\x18\x03 \x01(\tR\x06author\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\"E\n" +
+	"\x13StartShadowResponse\x12.\n" +
+	"\x06shadow\x18\x01 \x01(\v2\x16.hone.policy.v1.ShadowR\x06shadow\"?\n" +
+	"\x11StopShadowRequest\x12\x16\n" +
+	"\x06author\x18\x01 \x01(\tR\x06author\x12\x12\n" +
+	"\x04note\x18\x02 \x01(\tR\x04note\"D\n" +
+	"\x12StopShadowResponse\x12.\n" +
+	"\x06shadow\x18\x01 \x01(\v2\x16.hone.policy.v1.ShadowR\x06shadow\"\x9d\x01\n" +
+	"\x13ReportShadowRequest\x12J\n" +
+	"\aminutes\x18\x01 \x03(\v20.hone.policy.v1.ReportShadowRequest.MinutesEntryR\aminutes\x1a:\n" +
+	"\fMinutesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"@\n" +
 	"\x0fListHeldRequest\x12\x17\n" +
 	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x14\n" +
@@ -2000,14 +2383,19 @@ const file_hone_policy_v1_policy_proto_rawDesc = "" +
 	"\x0eExplainRequest\x12\x1b\n" +
 	"\tsignal_id\x18\x01 \x01(\tR\bsignalId\"I\n" +
 	"\x0fExplainResponse\x126\n" +
-	"\tdecisions\x18\x01 \x03(\v2\x18.hone.policy.v1.DecisionR\tdecisions2\xb6\a\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x18.hone.policy.v1.DecisionR\tdecisions2\xa2\n" +
+	"\n" +
 	"\rPolicyService\x12n\n" +
 	"\tGetPolicy\x12 .hone.policy.v1.GetPolicyRequest\x1a!.hone.policy.v1.GetPolicyResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/policies/current\x12o\n" +
 	"\fListPolicies\x12#.hone.policy.v1.ListPoliciesRequest\x1a$.hone.policy.v1.ListPoliciesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/policies\x12\x81\x01\n" +
 	"\x0eValidatePolicy\x12%.hone.policy.v1.ValidatePolicyRequest\x1a&.hone.policy.v1.ValidatePolicyResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:validate\x12u\n" +
 	"\rPublishPolicy\x12$.hone.policy.v1.PublishPolicyRequest\x1a%.hone.policy.v1.PublishPolicyResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/v1/policies\x12\x81\x01\n" +
 	"\x0eRollbackPolicy\x12%.hone.policy.v1.RollbackPolicyRequest\x1a&.hone.policy.v1.RollbackPolicyResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:rollback\x12e\n" +
-	"\bBacktest\x12\x1f.hone.policy.v1.BacktestRequest\x1a\x14.google.api.HttpBody\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:backtest0\x01\x12h\n" +
+	"\bBacktest\x12\x1f.hone.policy.v1.BacktestRequest\x1a\x14.google.api.HttpBody\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/policies:backtest0\x01\x12|\n" +
+	"\vStartShadow\x12\".hone.policy.v1.StartShadowRequest\x1a#.hone.policy.v1.StartShadowResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/policies/shadow:start\x12x\n" +
+	"\n" +
+	"StopShadow\x12!.hone.policy.v1.StopShadowRequest\x1a\".hone.policy.v1.StopShadowResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/policies/shadow:stop\x12r\n" +
+	"\fReportShadow\x12#.hone.policy.v1.ReportShadowRequest\x1a\x14.google.api.HttpBody\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/policies/shadow:report0\x01\x12h\n" +
 	"\bListHeld\x12\x1f.hone.policy.v1.ListHeldRequest\x1a .hone.policy.v1.ListHeldResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/policies/held\x12t\n" +
 	"\aExplain\x12\x1e.hone.policy.v1.ExplainRequest\x1a\x1f.hone.policy.v1.ExplainResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/policies/explain/{signal_id}B?Z=github.com/honeloop/hone/proto/gen/go/hone/policy/v1;policyv1b\x06proto3"
 
@@ -2023,7 +2411,7 @@ func file_hone_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_hone_policy_v1_policy_proto_rawDescData
 }
 
-var file_hone_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_hone_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_hone_policy_v1_policy_proto_goTypes = []any{
 	(*Decision)(nil),               // 0: hone.policy.v1.Decision
 	(*RuleResult)(nil),             // 1: hone.policy.v1.RuleResult
@@ -2047,63 +2435,83 @@ var file_hone_policy_v1_policy_proto_goTypes = []any{
 	(*BacktestChange)(nil),         // 19: hone.policy.v1.BacktestChange
 	(*BacktestExample)(nil),        // 20: hone.policy.v1.BacktestExample
 	(*BacktestCost)(nil),           // 21: hone.policy.v1.BacktestCost
-	(*ListHeldRequest)(nil),        // 22: hone.policy.v1.ListHeldRequest
-	(*ListHeldResponse)(nil),       // 23: hone.policy.v1.ListHeldResponse
-	(*ExplainRequest)(nil),         // 24: hone.policy.v1.ExplainRequest
-	(*ExplainResponse)(nil),        // 25: hone.policy.v1.ExplainResponse
-	nil,                            // 26: hone.policy.v1.BacktestRequest.MinutesEntry
-	nil,                            // 27: hone.policy.v1.BacktestCost.MinutesEntry
-	(*timestamppb.Timestamp)(nil),  // 28: google.protobuf.Timestamp
-	(*httpbody.HttpBody)(nil),      // 29: google.api.HttpBody
+	(*Shadow)(nil),                 // 22: hone.policy.v1.Shadow
+	(*StartShadowRequest)(nil),     // 23: hone.policy.v1.StartShadowRequest
+	(*StartShadowResponse)(nil),    // 24: hone.policy.v1.StartShadowResponse
+	(*StopShadowRequest)(nil),      // 25: hone.policy.v1.StopShadowRequest
+	(*StopShadowResponse)(nil),     // 26: hone.policy.v1.StopShadowResponse
+	(*ReportShadowRequest)(nil),    // 27: hone.policy.v1.ReportShadowRequest
+	(*ListHeldRequest)(nil),        // 28: hone.policy.v1.ListHeldRequest
+	(*ListHeldResponse)(nil),       // 29: hone.policy.v1.ListHeldResponse
+	(*ExplainRequest)(nil),         // 30: hone.policy.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 31: hone.policy.v1.ExplainResponse
+	nil,                            // 32: hone.policy.v1.BacktestRequest.MinutesEntry
+	nil,                            // 33: hone.policy.v1.BacktestCost.MinutesEntry
+	nil,                            // 34: hone.policy.v1.ReportShadowRequest.MinutesEntry
+	(*timestamppb.Timestamp)(nil),  // 35: google.protobuf.Timestamp
+	(*httpbody.HttpBody)(nil),      // 36: google.api.HttpBody
 }
 var file_hone_policy_v1_policy_proto_depIdxs = []int32{
-	28, // 0: hone.policy.v1.Decision.decided_at:type_name -> google.protobuf.Timestamp
+	35, // 0: hone.policy.v1.Decision.decided_at:type_name -> google.protobuf.Timestamp
 	1,  // 1: hone.policy.v1.Decision.rules:type_name -> hone.policy.v1.RuleResult
-	28, // 2: hone.policy.v1.Decision.occurred_at:type_name -> google.protobuf.Timestamp
-	28, // 3: hone.policy.v1.Policy.published_at:type_name -> google.protobuf.Timestamp
+	35, // 2: hone.policy.v1.Decision.occurred_at:type_name -> google.protobuf.Timestamp
+	35, // 3: hone.policy.v1.Policy.published_at:type_name -> google.protobuf.Timestamp
 	2,  // 4: hone.policy.v1.GetPolicyResponse.policy:type_name -> hone.policy.v1.Policy
 	2,  // 5: hone.policy.v1.ListPoliciesResponse.policies:type_name -> hone.policy.v1.Policy
 	9,  // 6: hone.policy.v1.ValidatePolicyResponse.errors:type_name -> hone.policy.v1.PolicyError
 	2,  // 7: hone.policy.v1.PublishPolicyResponse.policy:type_name -> hone.policy.v1.Policy
 	2,  // 8: hone.policy.v1.RollbackPolicyResponse.policy:type_name -> hone.policy.v1.Policy
-	28, // 9: hone.policy.v1.BacktestRequest.since:type_name -> google.protobuf.Timestamp
-	28, // 10: hone.policy.v1.BacktestRequest.until:type_name -> google.protobuf.Timestamp
-	26, // 11: hone.policy.v1.BacktestRequest.minutes:type_name -> hone.policy.v1.BacktestRequest.MinutesEntry
+	35, // 9: hone.policy.v1.BacktestRequest.since:type_name -> google.protobuf.Timestamp
+	35, // 10: hone.policy.v1.BacktestRequest.until:type_name -> google.protobuf.Timestamp
+	32, // 11: hone.policy.v1.BacktestRequest.minutes:type_name -> hone.policy.v1.BacktestRequest.MinutesEntry
 	16, // 12: hone.policy.v1.BacktestResponse.progress:type_name -> hone.policy.v1.BacktestProgress
 	17, // 13: hone.policy.v1.BacktestResponse.report:type_name -> hone.policy.v1.BacktestReport
-	28, // 14: hone.policy.v1.BacktestReport.since:type_name -> google.protobuf.Timestamp
-	28, // 15: hone.policy.v1.BacktestReport.until:type_name -> google.protobuf.Timestamp
-	18, // 16: hone.policy.v1.BacktestReport.routes:type_name -> hone.policy.v1.BacktestCount
-	18, // 17: hone.policy.v1.BacktestReport.rules:type_name -> hone.policy.v1.BacktestCount
-	18, // 18: hone.policy.v1.BacktestReport.decided_by:type_name -> hone.policy.v1.BacktestCount
-	18, // 19: hone.policy.v1.BacktestReport.reviews:type_name -> hone.policy.v1.BacktestCount
-	19, // 20: hone.policy.v1.BacktestReport.changes:type_name -> hone.policy.v1.BacktestChange
-	21, // 21: hone.policy.v1.BacktestReport.cost:type_name -> hone.policy.v1.BacktestCost
-	20, // 22: hone.policy.v1.BacktestChange.examples:type_name -> hone.policy.v1.BacktestExample
-	27, // 23: hone.policy.v1.BacktestCost.minutes:type_name -> hone.policy.v1.BacktestCost.MinutesEntry
-	0,  // 24: hone.policy.v1.ListHeldResponse.decisions:type_name -> hone.policy.v1.Decision
-	0,  // 25: hone.policy.v1.ExplainResponse.decisions:type_name -> hone.policy.v1.Decision
-	3,  // 26: hone.policy.v1.PolicyService.GetPolicy:input_type -> hone.policy.v1.GetPolicyRequest
-	5,  // 27: hone.policy.v1.PolicyService.ListPolicies:input_type -> hone.policy.v1.ListPoliciesRequest
-	7,  // 28: hone.policy.v1.PolicyService.ValidatePolicy:input_type -> hone.policy.v1.ValidatePolicyRequest
-	10, // 29: hone.policy.v1.PolicyService.PublishPolicy:input_type -> hone.policy.v1.PublishPolicyRequest
-	12, // 30: hone.policy.v1.PolicyService.RollbackPolicy:input_type -> hone.policy.v1.RollbackPolicyRequest
-	14, // 31: hone.policy.v1.PolicyService.Backtest:input_type -> hone.policy.v1.BacktestRequest
-	22, // 32: hone.policy.v1.PolicyService.ListHeld:input_type -> hone.policy.v1.ListHeldRequest
-	24, // 33: hone.policy.v1.PolicyService.Explain:input_type -> hone.policy.v1.ExplainRequest
-	4,  // 34: hone.policy.v1.PolicyService.GetPolicy:output_type -> hone.policy.v1.GetPolicyResponse
-	6,  // 35: hone.policy.v1.PolicyService.ListPolicies:output_type -> hone.policy.v1.ListPoliciesResponse
-	8,  // 36: hone.policy.v1.PolicyService.ValidatePolicy:output_type -> hone.policy.v1.ValidatePolicyResponse
-	11, // 37: hone.policy.v1.PolicyService.PublishPolicy:output_type -> hone.policy.v1.PublishPolicyResponse
-	13, // 38: hone.policy.v1.PolicyService.RollbackPolicy:output_type -> hone.policy.v1.RollbackPolicyResponse
-	29, // 39: hone.policy.v1.PolicyService.Backtest:output_type -> google.api.HttpBody
-	23, // 40: hone.policy.v1.PolicyService.ListHeld:output_type -> hone.policy.v1.ListHeldResponse
-	25, // 41: hone.policy.v1.PolicyService.Explain:output_type -> hone.policy.v1.ExplainResponse
-	34, // [34:42] is the sub-list for method output_type
-	26, // [26:34] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	22, // 14: hone.policy.v1.BacktestResponse.shadow:type_name -> hone.policy.v1.Shadow
+	35, // 15: hone.policy.v1.BacktestReport.since:type_name -> google.protobuf.Timestamp
+	35, // 16: hone.policy.v1.BacktestReport.until:type_name -> google.protobuf.Timestamp
+	18, // 17: hone.policy.v1.BacktestReport.routes:type_name -> hone.policy.v1.BacktestCount
+	18, // 18: hone.policy.v1.BacktestReport.rules:type_name -> hone.policy.v1.BacktestCount
+	18, // 19: hone.policy.v1.BacktestReport.decided_by:type_name -> hone.policy.v1.BacktestCount
+	18, // 20: hone.policy.v1.BacktestReport.reviews:type_name -> hone.policy.v1.BacktestCount
+	19, // 21: hone.policy.v1.BacktestReport.changes:type_name -> hone.policy.v1.BacktestChange
+	21, // 22: hone.policy.v1.BacktestReport.cost:type_name -> hone.policy.v1.BacktestCost
+	20, // 23: hone.policy.v1.BacktestChange.examples:type_name -> hone.policy.v1.BacktestExample
+	33, // 24: hone.policy.v1.BacktestCost.minutes:type_name -> hone.policy.v1.BacktestCost.MinutesEntry
+	35, // 25: hone.policy.v1.Shadow.started_at:type_name -> google.protobuf.Timestamp
+	35, // 26: hone.policy.v1.Shadow.ends_at:type_name -> google.protobuf.Timestamp
+	35, // 27: hone.policy.v1.StartShadowRequest.ends_at:type_name -> google.protobuf.Timestamp
+	22, // 28: hone.policy.v1.StartShadowResponse.shadow:type_name -> hone.policy.v1.Shadow
+	22, // 29: hone.policy.v1.StopShadowResponse.shadow:type_name -> hone.policy.v1.Shadow
+	34, // 30: hone.policy.v1.ReportShadowRequest.minutes:type_name -> hone.policy.v1.ReportShadowRequest.MinutesEntry
+	0,  // 31: hone.policy.v1.ListHeldResponse.decisions:type_name -> hone.policy.v1.Decision
+	0,  // 32: hone.policy.v1.ExplainResponse.decisions:type_name -> hone.policy.v1.Decision
+	3,  // 33: hone.policy.v1.PolicyService.GetPolicy:input_type -> hone.policy.v1.GetPolicyRequest
+	5,  // 34: hone.policy.v1.PolicyService.ListPolicies:input_type -> hone.policy.v1.ListPoliciesRequest
+	7,  // 35: hone.policy.v1.PolicyService.ValidatePolicy:input_type -> hone.policy.v1.ValidatePolicyRequest
+	10, // 36: hone.policy.v1.PolicyService.PublishPolicy:input_type -> hone.policy.v1.PublishPolicyRequest
+	12, // 37: hone.policy.v1.PolicyService.RollbackPolicy:input_type -> hone.policy.v1.RollbackPolicyRequest
+	14, // 38: hone.policy.v1.PolicyService.Backtest:input_type -> hone.policy.v1.BacktestRequest
+	23, // 39: hone.policy.v1.PolicyService.StartShadow:input_type -> hone.policy.v1.StartShadowRequest
+	25, // 40: hone.policy.v1.PolicyService.StopShadow:input_type -> hone.policy.v1.StopShadowRequest
+	27, // 41: hone.policy.v1.PolicyService.ReportShadow:input_type -> hone.policy.v1.ReportShadowRequest
+	28, // 42: hone.policy.v1.PolicyService.ListHeld:input_type -> hone.policy.v1.ListHeldRequest
+	30, // 43: hone.policy.v1.PolicyService.Explain:input_type -> hone.policy.v1.ExplainRequest
+	4,  // 44: hone.policy.v1.PolicyService.GetPolicy:output_type -> hone.policy.v1.GetPolicyResponse
+	6,  // 45: hone.policy.v1.PolicyService.ListPolicies:output_type -> hone.policy.v1.ListPoliciesResponse
+	8,  // 46: hone.policy.v1.PolicyService.ValidatePolicy:output_type -> hone.policy.v1.ValidatePolicyResponse
+	11, // 47: hone.policy.v1.PolicyService.PublishPolicy:output_type -> hone.policy.v1.PublishPolicyResponse
+	13, // 48: hone.policy.v1.PolicyService.RollbackPolicy:output_type -> hone.policy.v1.RollbackPolicyResponse
+	36, // 49: hone.policy.v1.PolicyService.Backtest:output_type -> google.api.HttpBody
+	24, // 50: hone.policy.v1.PolicyService.StartShadow:output_type -> hone.policy.v1.StartShadowResponse
+	26, // 51: hone.policy.v1.PolicyService.StopShadow:output_type -> hone.policy.v1.StopShadowResponse
+	36, // 52: hone.policy.v1.PolicyService.ReportShadow:output_type -> google.api.HttpBody
+	29, // 53: hone.policy.v1.PolicyService.ListHeld:output_type -> hone.policy.v1.ListHeldResponse
+	31, // 54: hone.policy.v1.PolicyService.Explain:output_type -> hone.policy.v1.ExplainResponse
+	44, // [44:55] is the sub-list for method output_type
+	33, // [33:44] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_hone_policy_v1_policy_proto_init() }
@@ -2121,7 +2529,7 @@ func file_hone_policy_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_policy_v1_policy_proto_rawDesc), len(file_hone_policy_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,9 @@ const (
 	PolicyService_PublishPolicy_FullMethodName  = "/hone.policy.v1.PolicyService/PublishPolicy"
 	PolicyService_RollbackPolicy_FullMethodName = "/hone.policy.v1.PolicyService/RollbackPolicy"
 	PolicyService_Backtest_FullMethodName       = "/hone.policy.v1.PolicyService/Backtest"
+	PolicyService_StartShadow_FullMethodName    = "/hone.policy.v1.PolicyService/StartShadow"
+	PolicyService_StopShadow_FullMethodName     = "/hone.policy.v1.PolicyService/StopShadow"
+	PolicyService_ReportShadow_FullMethodName   = "/hone.policy.v1.PolicyService/ReportShadow"
 	PolicyService_ListHeld_FullMethodName       = "/hone.policy.v1.PolicyService/ListHeld"
 	PolicyService_Explain_FullMethodName        = "/hone.policy.v1.PolicyService/Explain"
 )
@@ -58,6 +61,17 @@ type PolicyServiceClient interface {
 	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
 	// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
 	Backtest(ctx context.Context, in *BacktestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
+	// StartShadow lets a policy run beside the live one for a time. What it decides
+	// is kept apart, and nothing is routed by it. It answers when the shadow is in
+	// the log and runs on the router that answers.
+	StartShadow(ctx context.Context, in *StartShadowRequest, opts ...grpc.CallOption) (*StartShadowResponse, error)
+	// StopShadow ends the shadow that runs. Its report stays.
+	StopShadow(ctx context.Context, in *StopShadowRequest, opts ...grpc.CallOption) (*StopShadowResponse, error)
+	// ReportShadow compares what the latest shadow decided with what was decided.
+	// It streams JSON Lines as Backtest does.
+	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+	// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+	ReportShadow(ctx context.Context, in *ReportShadowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
 	// ListHeld returns signals that are held, oldest first.
 	ListHeld(ctx context.Context, in *ListHeldRequest, opts ...grpc.CallOption) (*ListHeldResponse, error)
 	// Explain returns the decisions on a signal, newest revision first.
@@ -141,6 +155,45 @@ func (c *policyServiceClient) Backtest(ctx context.Context, in *BacktestRequest,
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PolicyService_BacktestClient = grpc.ServerStreamingClient[httpbody.HttpBody]
 
+func (c *policyServiceClient) StartShadow(ctx context.Context, in *StartShadowRequest, opts ...grpc.CallOption) (*StartShadowResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartShadowResponse)
+	err := c.cc.Invoke(ctx, PolicyService_StartShadow_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) StopShadow(ctx context.Context, in *StopShadowRequest, opts ...grpc.CallOption) (*StopShadowResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StopShadowResponse)
+	err := c.cc.Invoke(ctx, PolicyService_StopShadow_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) ReportShadow(ctx context.Context, in *ReportShadowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PolicyService_ServiceDesc.Streams[1], PolicyService_ReportShadow_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReportShadowRequest, httpbody.HttpBody]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PolicyService_ReportShadowClient = grpc.ServerStreamingClient[httpbody.HttpBody]
+
 func (c *policyServiceClient) ListHeld(ctx context.Context, in *ListHeldRequest, opts ...grpc.CallOption) (*ListHeldResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListHeldResponse)
@@ -187,6 +240,17 @@ type PolicyServiceServer interface {
 	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
 	// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
 	Backtest(*BacktestRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
+	// StartShadow lets a policy run beside the live one for a time. What it decides
+	// is kept apart, and nothing is routed by it. It answers when the shadow is in
+	// the log and runs on the router that answers.
+	StartShadow(context.Context, *StartShadowRequest) (*StartShadowResponse, error)
+	// StopShadow ends the shadow that runs. Its report stays.
+	StopShadow(context.Context, *StopShadowRequest) (*StopShadowResponse, error)
+	// ReportShadow compares what the latest shadow decided with what was decided.
+	// It streams JSON Lines as Backtest does.
+	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+	// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+	ReportShadow(*ReportShadowRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
 	// ListHeld returns signals that are held, oldest first.
 	ListHeld(context.Context, *ListHeldRequest) (*ListHeldResponse, error)
 	// Explain returns the decisions on a signal, newest revision first.
@@ -218,6 +282,15 @@ func (UnimplementedPolicyServiceServer) RollbackPolicy(context.Context, *Rollbac
 }
 func (UnimplementedPolicyServiceServer) Backtest(*BacktestRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error {
 	return status.Error(codes.Unimplemented, "method Backtest not implemented")
+}
+func (UnimplementedPolicyServiceServer) StartShadow(context.Context, *StartShadowRequest) (*StartShadowResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartShadow not implemented")
+}
+func (UnimplementedPolicyServiceServer) StopShadow(context.Context, *StopShadowRequest) (*StopShadowResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StopShadow not implemented")
+}
+func (UnimplementedPolicyServiceServer) ReportShadow(*ReportShadowRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+	return status.Error(codes.Unimplemented, "method ReportShadow not implemented")
 }
 func (UnimplementedPolicyServiceServer) ListHeld(context.Context, *ListHeldRequest) (*ListHeldResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListHeld not implemented")
@@ -347,6 +420,53 @@ func _PolicyService_Backtest_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PolicyService_BacktestServer = grpc.ServerStreamingServer[httpbody.HttpBody]
 
+func _PolicyService_StartShadow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartShadowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).StartShadow(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_StartShadow_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).StartShadow(ctx, req.(*StartShadowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_StopShadow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StopShadowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).StopShadow(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_StopShadow_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).StopShadow(ctx, req.(*StopShadowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_ReportShadow_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReportShadowRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PolicyServiceServer).ReportShadow(m, &grpc.GenericServerStream[ReportShadowRequest, httpbody.HttpBody]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PolicyService_ReportShadowServer = grpc.ServerStreamingServer[httpbody.HttpBody]
+
 func _PolicyService_ListHeld_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListHeldRequest)
 	if err := dec(in); err != nil {
@@ -411,6 +531,14 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _PolicyService_RollbackPolicy_Handler,
 		},
 		{
+			MethodName: "StartShadow",
+			Handler:    _PolicyService_StartShadow_Handler,
+		},
+		{
+			MethodName: "StopShadow",
+			Handler:    _PolicyService_StopShadow_Handler,
+		},
+		{
 			MethodName: "ListHeld",
 			Handler:    _PolicyService_ListHeld_Handler,
 		},
@@ -423,6 +551,11 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Backtest",
 			Handler:       _PolicyService_Backtest_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ReportShadow",
+			Handler:       _PolicyService_ReportShadow_Handler,
 			ServerStreams: true,
 		},
 	},
