@@ -60,6 +60,10 @@ test-kafka: ## The stream tests against Apache Kafka, fetched by Maven (needs Ja
 	@scripts/setup --kafka
 	cd pkg && HONE_TEST_KAFKA=real go test $(RACE) -count 1 -timeout 10m ./stream/... $(ARGS)
 
+.PHONY: test-convergence
+test-convergence: setup ## 100 real sessions in 1,000 random orders, doubled, split and with restarts: one state
+	cd services && go test -timeout 30m -run RealSessionsConverge ./enricher/internal/enrich -orders 1000 $(ARGS)
+
 .PHONY: test-faults
 test-faults: setup ## Kill, pause and starve every part under load, and judge that nothing is lost or doubled: 15 minutes; SIZE=full for 1,000,000 events and 200 kills; SEED
 	go run ./services/hone/internal/faults/run -size "$(SIZE)" -seed "$(SEED)" $(ARGS)

@@ -80,8 +80,8 @@ func (b *Batch) Take(key Key) *Trail {
 }
 
 // End puts trails in, after a batch that succeeded. The one that begins at next
-// is the one that follows. A trail of more than a quarter of the cache is not
-// held.
+// is the one that follows. A trail that is larger than the cache is not held:
+// it is read again for every batch that touches it.
 func (b *Batch) End(next int64, trails map[Key]*Trail) {
 	c, p := b.cache, b.partition
 	c.mu.Lock()
@@ -92,7 +92,7 @@ func (b *Batch) End(next int64, trails map[Key]*Trail) {
 	p.next = next
 	for key, t := range trails {
 		e := &entry{b.number, key, t, t.Bytes()}
-		if e.bytes > c.maxBytes/4 {
+		if e.bytes > c.maxBytes {
 			continue
 		}
 		p.trails[key] = c.order.PushBack(e)

@@ -87,7 +87,7 @@ func (s *Store) load(ctx context.Context, keys []Key, trails map[Key]*Trail) err
 			return fmt.Errorf("decode stored event: %w", err)
 		}
 		if t := trails[key]; t != nil {
-			t.loadEvent(e, startedAt)
+			t.LoadEvent(e, startedAt)
 		}
 		return nil
 	})

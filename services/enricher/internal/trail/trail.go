@@ -60,9 +60,9 @@ func (t *Trail) Has(eventID string) bool { return t.events[eventID] != nil }
 // Add adds an event that the trail does not hold.
 func (t *Trail) Add(e *eventv1.Event) { t.add(e, time.Time{}) }
 
-// loadEvent adds an event from a row. Of several rows the one that names the
+// LoadEvent adds an event from a row. Of several rows the one that names the
 // earliest start is the newest.
-func (t *Trail) loadEvent(e *eventv1.Event, rowStartsAt time.Time) {
+func (t *Trail) LoadEvent(e *eventv1.Event, rowStartsAt time.Time) {
 	h := t.events[e.EventId]
 	switch {
 	case h == nil:

