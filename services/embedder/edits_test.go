@@ -328,7 +328,7 @@ func state(t *testing.T, h *harness) map[string]string {
 			t.Fatal(err)
 		}
 		c.Version = 0
-		out[c.GetCaseId()] = fmt.Sprint(must[[]byte](t)(encode(c)))
+		out[c.GetCaseId()] = string(must[[]byte](t)(encode(c)))
 	}
 	return out
 }

@@ -11,9 +11,12 @@ import (
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
 
+	"github.com/honeloop/hone/pkg/embedded/embeddedtest"
+	"github.com/honeloop/hone/pkg/embedding"
 	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/telemetry"
+	"github.com/honeloop/hone/pkg/vector"
 )
 
 // pass makes one pass over project p with the harness's log, and says what
@@ -153,5 +156,49 @@ func TestThePassSplitsMixtures(t *testing.T) {
 	}
 	if a := h.stored(founded("s1")); a.GetNegatives() != 10 {
 		t.Errorf("after undo: %v", a)
+	}
+}
+
+func TestThePassOnWeaviate(t *testing.T) {
+	w := embeddedtest.Weaviate(t)
+	client, err := vector.Open(weaviateConfig(w))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.EnsureSchema(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const project = "pass"
+	hash := embedding.NewHash()
+	s, c, err := stages(client, hash, DefaultConfig().Cases, 0.95, projects.Defaults(), telemetry.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var in []*signalv1.Signal
+	for i, q := range []string{"Can I return worn shoes?", "Can I return my worn shoes?", "can I return the worn shoes", "How do I reset my password?"} {
+		in = append(in, signal(fmt.Sprint("s", i+1), negative, q, of(project)))
+	}
+	if _, err := s.Process(t.Context(), records(t, in...)); err != nil {
+		t.Fatal(err)
+	}
+	p := newPass(client, func(ctx context.Context, recs ...stage.Record) error {
+		_, err := c.Process(ctx, recs)
+		return err
+	}, projects.Defaults(), 0.6, telemetry.Discard().Log)
+	for range 4 {
+		if _, err := p.project(t.Context(), project); err != nil {
+			t.Fatal(err)
+		}
+	}
+	groups, err := p.groups(t.Context(), project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(groups) != 2 || groups[0].negatives != 3 || groups[0].shown.GetSummary() == "" || groups[1].shown.GetTitle() != "How do I reset my password?" {
+		for _, g := range groups {
+			t.Logf("%v", g.shown)
+		}
+		t.Errorf("%d cases, want the shoes and the password", len(groups))
 	}
 }

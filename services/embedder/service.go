@@ -39,6 +39,7 @@ type Service struct {
 	interval time.Duration // of the pass; 0 for none
 	weaviate *vector.Client
 	embedder embedding.Provider
+	provider string // its name in the configuration
 	pub      *stream.Publisher
 	runners  []*stream.Runner
 	server   *server.Server
@@ -65,7 +66,7 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{tel: tel, projects: settings, reload: cfg.Server.FilesReload}
+	s := &Service{tel: tel, projects: settings, reload: cfg.Server.FilesReload, provider: cfg.Embedding.Provider}
 	if s.weaviate, err = vector.Open(cfg.Weaviate); err != nil {
 		return nil, err
 	}
@@ -127,7 +128,9 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.server.Run(gctx) })
 	g.Go(func() error { s.projects.Watch(gctx, s.reload, s.tel.Log); return nil })
 	g.Go(func() error {
-		if err := s.awaitSchema(gctx); err != nil {
+		if err := s.awaitIndex(gctx); errors.Is(err, errOtherModel) {
+			return err
+		} else if err != nil {
 			return nil // told to stop before
 		}
 		stages, sctx := errgroup.WithContext(gctx)
@@ -142,14 +145,18 @@ func (s *Service) Run(ctx context.Context) error {
 	return errors.Join(g.Wait(), s.close())
 }
 
-// awaitSchema returns when Weaviate is there, or ctx ends.
-func (s *Service) awaitSchema(ctx context.Context) error {
+// awaitIndex returns when Weaviate is there, with its schema and vectors of this
+// embedder's model; or with errOtherModel; or when ctx ends.
+func (s *Service) awaitIndex(ctx context.Context) error {
 	const pause, repeat = 200 * time.Millisecond, 10 * time.Second
 	var logged time.Time
 	for {
 		err := s.weaviate.Ready(ctx)
 		if err == nil {
-			return nil
+			err = claim(ctx, s.weaviate, s.embedder, s.provider)
+		}
+		if err == nil || errors.Is(err, errOtherModel) {
+			return err
 		}
 		if time.Since(logged) > repeat {
 			s.tel.Log.Info("waiting for weaviate", "error", err)
