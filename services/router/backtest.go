@@ -319,7 +319,7 @@ func (r *report) note(policy *Policy, changes int) {
 		other--
 	}
 	if r.heldAnew > 0 {
-		note("%d signals would be held; those whose case had the number in this time count as let go.", r.heldAnew)
+		note("Of the signals that would be held (%d), those whose case had the number in this time count as let go.", r.heldAnew)
 	}
 	if len(limited) > 0 && other > 0 {
 		note("The limits of %s are counted anew from the beginning of the time, in the order of the signals' time.", strings.Join(limited, ", "))

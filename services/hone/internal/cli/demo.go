@@ -100,7 +100,7 @@ func (d *demo) run(ctx context.Context, sessions int, seed uint64, progressTo io
 	sent := sum.Interactions + sum.Feedback + sum.Behaviors
 	d.p.printf("%d sessions sent: %d questions with their answers, %d times explicit feedback, %d times something that customers did\n",
 		sum.Sessions, sum.Interactions, sum.Feedback, sum.Behaviors)
-	if err := d.settle(ctx, sent, sum.Feedback); err != nil {
+	if err := d.settle(ctx, sent); err != nil {
 		return err
 	}
 	if err := d.table(ctx, `SELECT polarity, category, count() AS signals, uniqExact(user_id) AS users, bar(signals, 0, 60, 24) AS " "
@@ -127,8 +127,8 @@ func (d *demo) run(ctx context.Context, sessions int, seed uint64, progressTo io
 	}
 
 	d.title("3. Where they were routed, and by which rule of the policy")
-	if err := d.table(ctx, `SELECT if(empty(routes), 'nothing to do', arrayStringConcat(routes, ' + ')) AS route, rule, count() AS signals, bar(signals, 0, 80, 24) AS " "
-		FROM hone.decisions GROUP BY route, rule ORDER BY route, signals DESC`); err != nil {
+	if err := d.table(ctx, `SELECT multiIf(hold_until > 0, 'held for now', empty(routes), 'nothing to do', arrayStringConcat(routes, ' + ')) AS route, rule, count() AS signals, bar(signals, 0, 80, 24) AS " "
+		FROM hone.decisions WHERE NOT superseded GROUP BY route, rule ORDER BY route, signals DESC`); err != nil {
 		return err
 	}
 	return d.correct(ctx, conn)
@@ -203,19 +203,21 @@ func (d *demo) untilApproved(ctx context.Context) error {
 	})
 }
 
-// settle waits until every event and every decision is in ClickHouse.
-func (d *demo) settle(ctx context.Context, events, feedback int) error {
+// settle waits until every event is in ClickHouse, and a decision on every
+// signal as it stands.
+func (d *demo) settle(ctx context.Context, events int) error {
 	start := time.Now()
 	err := d.until(ctx, "the pipeline to come to rest", func() (bool, error) {
 		var out bytes.Buffer
-		if err := queryClickHouse(ctx, d.e, "SELECT (SELECT count() FROM hone.events) AS events, (SELECT count() FROM hone.decisions) AS decisions", nil, "JSONEachRow", &out); err != nil {
+		if err := queryClickHouse(ctx, d.e, `SELECT (SELECT count() FROM hone.events WHERE type != 'timer') AS events,
+			(SELECT count() FROM hone.signals AS s LEFT ANTI JOIN hone.decisions AS d ON s.signal_id = d.signal_id AND s.revision = d.signal_revision) AS undecided`, nil, "JSONEachRow", &out); err != nil {
 			return false, err
 		}
-		var got struct{ Events, Decisions json.Number }
+		var got struct{ Events, Undecided json.Number }
 		if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 			return false, fmt.Errorf("count: %w", err)
 		}
-		return got.Events.String() == fmt.Sprint(events) && got.Decisions.String() == fmt.Sprint(feedback), nil
+		return got.Events.String() == fmt.Sprint(events) && got.Undecided.String() == "0", nil
 	})
 	if err == nil {
 		d.p.printf("all of it was read, judged, and decided %s after the last was sent:\n\n", time.Since(start).Round(10*time.Millisecond))
