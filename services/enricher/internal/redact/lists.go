@@ -49,6 +49,19 @@ const (
 		"return refund order account card payment transfer bank app top atm pin visa mastercard apple google pay error api http json sql html css id url ok faq sir god ticket issue invoice chapter step title section traceback exception warning debug fatal"
 )
 
+const weekdayWords = "monday tuesday wednesday thursday friday saturday sunday mondays tuesdays wednesdays thursdays fridays saturdays sundays"
+
+// manyWords begin the countries of several words.
+func manyWords() string {
+	var out []string
+	for _, c := range strings.Split(countries, ",") {
+		if first, _, found := strings.Cut(c, " "); found {
+			out = append(out, first)
+		}
+	}
+	return strings.Join(out, " ")
+}
+
 // countryWords are the words of one-word countries.
 var countryWords = strings.Join(singles(), " ")
 

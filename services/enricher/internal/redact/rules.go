@@ -29,24 +29,30 @@ func (m *Tagger) rules(text string, tokens []token) {
 			}
 			continue
 		}
+		if n := streetAt(text, tokens, i); n > 0 {
+			for j := i; j < i+n; j++ {
+				set(j, Address)
+			}
+			continue
+		}
 		switch {
 		case t.shape >= shapeDigits && t.shape < shapeDigits+5 && isDigit(w[0]):
 			switch {
 			case len(w) <= 3 && number(w) >= 1 && number(w) <= 120 && (ageAfter(lower(i+1), lower(i+2), lower(i+3)) || ageBefore(lower(i-1), lower(i-2), lower(i+1))):
 				set(i, Age)
-			case len(w) == 4 && number(w) >= 1900 && number(w) <= 2099 && yearBefore[lower(i-1)]:
+			case len(w) == 4 && number(w) >= 1900 && number(w) <= 2099 && i > 0 && tokens[i-1].list&inYearBefore != 0:
 				set(i, Date)
 			}
 		case t.list&inNationalities != 0 && (t.shape != shapeMixed):
 			set(i, Nationality)
-		case weekdays[strings.ToLower(w)] && t.shape != shapeMixed:
+		case t.list&inWeekdays != 0 && t.shape != shapeMixed:
 			set(i, Date)
-		case honorifics[strings.ToLower(w)] && (lower(i+1) == "." || t.shape == shapeCapital && w != "Sir"):
+		case t.list&inHonorifics != 0 && (lower(i+1) == "." || t.shape == shapeCapital):
 			set(i, Title)
 			if lower(i+1) == "." && tokens[i+1].start == t.end {
 				set(i+1, Title)
 			}
-		case t.list&inCountries != 0 && t.shape != shapeLower && t.shape != shapeMixed && !alsoNames[strings.ToLower(w)] && len(w) > 2:
+		case t.list&inCountries != 0 && t.shape != shapeLower && t.shape != shapeMixed && t.list&inAlsoNames == 0 && len(w) > 2:
 			set(i, Place)
 		case t.list&inCommon != 0 && t.shape != shapeUpper:
 			// Many a sentence begins with it; "May Lee" and "Will Smith" lose their
@@ -62,12 +68,41 @@ func countryAt(text string, tokens []token, i int) int {
 	if tokens[i].shape != shapeCapital && tokens[i].shape != shapeUpper {
 		return 0
 	}
-	if !manyWords[strings.ToLower(text[tokens[i].start:tokens[i].end])] {
+	if tokens[i].list&inManyWords == 0 {
 		return 0
 	}
 	for n := 4; n > 1; n-- {
 		if i+n <= len(tokens) && tokens[i+n-1].end-tokens[i].start < 32 && IsCountry(text[tokens[i].start:tokens[i+n-1].end]) {
 			return n
+		}
+	}
+	return 0
+}
+
+// streetAt is how many tokens the house takes that begins at token i: "12 Garden
+// Street", "Hauptstraße 12".
+func streetAt(text string, tokens []token, i int) int {
+	t := &tokens[i]
+	if t.fixed {
+		return 0
+	}
+	isNumber := func(j int) bool {
+		return j < len(tokens) && !tokens[j].fixed && isDigit(text[tokens[j].start]) && tokens[j].end-tokens[j].start <= 5
+	}
+	if isNumber(i) {
+		for j := i + 1; j < len(tokens) && j <= i+4 && tokens[j].shape == shapeCapital && !tokens[j].fixed; j++ {
+			if j > i+1 && tokens[j].list&inStreets != 0 {
+				return j + 1 - i
+			}
+		}
+		return 0
+	}
+	if t.shape != shapeCapital || !isNumber(i+1) {
+		return 0
+	}
+	for _, ending := range []string{"straße", "strasse", "gatan", "vägen", "katu", "vej", "gade", "gasse", "straat", "laan", "utca"} {
+		if strings.HasSuffix(text[t.start:t.end], ending) {
+			return 2
 		}
 	}
 	return 0
@@ -100,34 +135,6 @@ func ageBefore(p, pp, n string) bool {
 		return (pp == "he" || pp == "she" || pp == "i") && (n == "." || n == "")
 	}
 	return false
-}
-
-// manyWords begin the countries of several words.
-var manyWords = func() map[string]bool {
-	m := map[string]bool{}
-	for _, c := range strings.Split(countries, ",") {
-		if first, _, found := strings.Cut(c, " "); found {
-			m[first] = true
-		}
-	}
-	return m
-}()
-
-var yearBefore = setOf("in since during of until till from by year a year: after before")
-
-var weekdays = setOf("monday tuesday wednesday thursday friday saturday sunday mondays tuesdays wednesdays thursdays fridays saturdays sundays")
-
-var honorifics = setOf("mr mrs ms miss dr prof")
-
-// alsoNames are countries that are as often something else.
-var alsoNames = setOf("chad jordan georgia turkey us america guinea mali")
-
-func setOf(words string) map[string]bool {
-	m := map[string]bool{}
-	for _, w := range strings.Fields(words) {
-		m[w] = true
-	}
-	return m
 }
 
 // code takes code out: lines that are full of its marks, and words that are

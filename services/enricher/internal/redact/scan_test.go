@@ -52,6 +52,7 @@ func TestWords(t *testing.T) {
 	for _, marked := range []string{
 		"Hello, my name is ⟦name|Katarina Nowak⟧ and my parcel is late.",
 		"I live at ⟦address|12 Garden Street⟧, please send it there.",
+		"Meine Adresse ist nun ⟦address|Hauptstraße 12⟧, und der Schuh drückt am Ballen.",
 		"He turned ⟦age|42⟧ in ⟦date|1999⟧.",
 		"Do you ship to ⟦country|New Zealand⟧ or to ⟦country|Norway⟧?",
 		"Can I return worn shoes? My order number is 4711-0815.",

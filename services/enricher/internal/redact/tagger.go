@@ -57,6 +57,20 @@ var byWords = SetOf(Name, Address, Place, Country, Organization, Title, Age, Nat
 // ruled are the types that rules find alone.
 var ruled = SetOf(Age, Nationality, Date)
 
+// isForeign says whether most words in lower case are none that the model knows.
+func isForeign(tokens []token) bool {
+	words, known := 0, 0
+	for i := range tokens {
+		if tokens[i].shape == shapeLower {
+			words++
+			if tokens[i].list&inWords != 0 {
+				known++
+			}
+		}
+	}
+	return words >= 3 && 2*known < words
+}
+
 // begins says whether token i begins a sentence, and a word in lower case is next.
 func begins(text string, tokens []token, i int) bool {
 	if i+1 == len(tokens) || tokens[i+1].shape != shapeLower {
@@ -99,14 +113,24 @@ const (
 	inTitles
 	inCompanies
 	inCommon
+	inWeekdays
+	inHonorifics
+	inYearBefore
+	inManyWords // begins a country of several words
+	inAlsoNames
 	inWords
 )
+
+// features see these lists; the others are for rules.
+const seenLists = inCountries | inNationalities | inStreets | inTitles | inCompanies | inCommon | inWords
 
 // lists hold words in lower case, by their hash.
 var lists = sync.OnceValue(func() map[uint32]uint32 {
 	m := map[uint32]uint32{}
 	for bit, words := range map[uint32]string{
 		inCountries: countryWords, inNationalities: nationalityWords, inStreets: streetWords, inTitles: titleWords, inCompanies: companyWords, inCommon: commonWords,
+		inWeekdays: weekdayWords, inHonorifics: "mr mrs ms miss dr prof", inYearBefore: "in since during of until till from by year a after before",
+		inManyWords: manyWords(), inAlsoNames: "chad jordan georgia turkey us america guinea mali",
 	} {
 		for _, w := range strings.Fields(words) {
 			m[hash(w)] |= bit
@@ -283,9 +307,9 @@ func features(tokens []token, i int, to *[24]uint32) int {
 	add(10, label, t.lower)
 	add(11, label, uint32(pp.label)<<8|t.shape)
 	add(12, p.shape<<16|n.shape, t.shape)
-	add(13, t.list, label)
-	add(14, n.list, t.shape<<8|n.shape)
-	add(15, p.list, t.shape<<8|p.shape)
+	add(13, t.list&seenLists, label)
+	add(14, n.list&seenLists, t.shape<<8|n.shape)
+	add(15, p.list&seenLists, t.shape<<8|p.shape)
 	add(16, label, n.lower)
 	add(17, pp.lower, t.shape)
 	add(18, n.shape<<16|nn.shape, t.shape<<8|label)
@@ -336,8 +360,10 @@ func candidate(tokens []token, i int) bool {
 func (m *Tagger) tag(s *scanner, to []Span) []Span {
 	text, tokens := s.text, m.tokens(s)
 	m.rules(text, tokens)
+	// The model knows English: capitals mean something else in German.
+	foreign := isForeign(tokens)
 	for i := range tokens {
-		if candidate(tokens, i) {
+		if candidate(tokens, i) && !foreign {
 			margin := int32(marginKnown)
 			switch {
 			case tokens[i].shape == shapeCapital && begins(text, tokens, i):
