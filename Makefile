@@ -18,7 +18,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 ARGS ?=
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC 2>/dev/null)" >/dev/null 2>&1 && echo -race)
-# Of test-faults and bench-recall.
+# Of test-faults, bench-recall, bench-enrich and bench-query.
 SIZE ?=
 SEED ?=
 # What proto-breaking compares with.
@@ -116,7 +116,7 @@ drift: generate dictionary tidy ## Generate and tidy, and fail where that change
 # --- benchmarks, each beside a yardstick of the same run ---------------------------
 
 .PHONY: bench
-bench: bench-stream bench-collector bench-embed bench-recall bench-import ## All benchmarks
+bench: bench-stream bench-collector bench-embed bench-enrich bench-query bench-recall bench-import ## All benchmarks
 
 .PHONY: eval-signals
 eval-signals: ## The model of dissatisfaction, on people that it has not seen, beside the plain rate
@@ -163,6 +163,10 @@ eval-pii: ## What redaction finds and misses in presidio's texts, by type, besid
 .PHONY: train-pii
 train-pii: ## Train the tagger of names, addresses and places anew, into services/enricher/internal/redact/tagger.bin
 	go run ./services/enricher/internal/redact/eval -train services/enricher/internal/redact/tagger.bin
+
+.PHONY: bench-enrich
+bench-enrich: setup ## Events/s of the enricher for new and returning sessions at 100,000 stored events, beside a bare insert of the same rows; SIZE=full for 10,000,000
+	cd services && go run ./enricher/internal/bench $(if $(filter full,$(SIZE)),-stored 10000000 -events 200000) $(ARGS)
 
 .PHONY: bench-query
 bench-query: setup ## The sample queries at 1,000,000 events, or SIZE=full for 10,000,000: median, p99, rows and bytes read, beside a plain scan

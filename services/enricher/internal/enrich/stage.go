@@ -86,6 +86,9 @@ func New(store Store, opts Options, meter metric.Meter) (*Stage, error) {
 	return s, nil
 }
 
+// CacheBytes is about what the cached trails take.
+func (s *Stage) CacheBytes() int64 { return s.cache.Bytes() }
+
 // touched is a session of a batch.
 type touched struct {
 	key   trail.Key
