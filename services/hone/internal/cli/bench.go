@@ -22,8 +22,8 @@ func newBenchCommand(g *global) *cobra.Command {
 		Use:   "import",
 		Short: "Events per second end to end, and the time from accepted to recallable",
 		Long: `Start a Hone of its own in a temporary directory, send events as fast as they are taken until
-all of them are judged and decided, then at a steady rate, and ask Recall about each
-feedback until it is known. A yardstick moves the same events the shortest way from a
+all of them are judged and decided, then at a steady rate, and ask Recall about some of
+the feedback until it is known. A yardstick moves the same events the shortest way from a
 producer through Kafka into ClickHouse in the same run.`,
 		Example: "  hone bench import\n  hone bench import --events 100000 --rate 500 --duration 2m --json",
 		Args:    cobra.NoArgs,
