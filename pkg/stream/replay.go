@@ -142,6 +142,9 @@ type Position struct {
 	Committed int64 // offset of the record that it reads next
 	// To is where it is to go back to. It is not after Committed.
 	To int64
+	// End is after the last record that it is to read again: Committed, but where
+	// the rewind has an end of its own.
+	End int64
 }
 
 // RewindFrom is the record from which a group is to read again: the first one
@@ -149,6 +152,10 @@ type Position struct {
 type RewindFrom struct {
 	Time   time.Time
 	Offset int64
+	// Where it ends: before the first record at or after EndTime, or else before
+	// the one at EndOffset. Zero means where the group is.
+	EndTime   time.Time
+	EndOffset int64
 	// Topic and Partition narrow it; "" and -1 mean all.
 	Topic     string
 	Partition int
@@ -190,19 +197,30 @@ func PlanRewind(ctx context.Context, cfg Config, group string, from RewindFrom) 
 		if err != nil {
 			return nil, fmt.Errorf("plan rewind: %w", err)
 		}
-		var at map[int]int64
+		var at, endAt map[int]int64
 		if !from.Time.IsZero() {
 			if at, err = c.offsetsAt(ctx, topic, from.Time, end, ids...); err != nil {
 				return nil, fmt.Errorf("plan rewind: %w", err)
 			}
 		}
-		for _, p := range ids {
-			to := from.Offset
-			if at != nil {
-				to = at[p]
+		if !from.EndTime.IsZero() {
+			if endAt, err = c.offsetsAt(ctx, topic, from.EndTime, end, ids...); err != nil {
+				return nil, fmt.Errorf("plan rewind: %w", err)
 			}
-			if to = max(to, first[p]); to < partitions[p] {
-				out = append(out, Position{Topic: topic, Partition: p, Committed: partitions[p], To: to})
+		}
+		for _, p := range ids {
+			pos := Position{Topic: topic, Partition: p, Committed: partitions[p], To: from.Offset, End: partitions[p]}
+			if at != nil {
+				pos.To = at[p]
+			}
+			switch {
+			case endAt != nil:
+				pos.End = min(pos.End, endAt[p])
+			case from.EndOffset > 0:
+				pos.End = min(pos.End, from.EndOffset)
+			}
+			if pos.To = max(pos.To, first[p]); pos.To < pos.End {
+				out = append(out, pos)
 			}
 		}
 	}
@@ -221,32 +239,75 @@ func PlanRewind(ctx context.Context, cfg Config, group string, from RewindFrom) 
 // seconds. It returns how many members the group had. It gives up after 30 s;
 // then nothing has changed.
 func Rewind(ctx context.Context, cfg Config, group string, to []Position) (members int, err error) {
-	if err := cfg.Validate(); err != nil {
-		return 0, fmt.Errorf("rewind %s: %w", group, err)
-	}
-	c, err := newClient(cfg)
-	if err != nil {
-		return 0, fmt.Errorf("rewind %s: %w", group, err)
-	}
-	defer c.close()
 	topics := map[string][]kafka.OffsetCommit{}
 	for _, p := range to {
 		topics[p.Topic] = append(topics[p.Topic], kafka.OffsetCommit{Partition: p.Partition, Offset: p.To})
 	}
+	err = patiently(ctx, cfg, "rewind "+group, func(c *client) error {
+		n, err := c.move(ctx, group, topics)
+		members = max(members, n)
+		return err
+	})
+	return members, err
+}
+
+// Resume ends a rewind early: the group goes on from each position's Committed,
+// which it has read once. A partition that is there already stays where it is.
+// It is a rebalance as Rewind is.
+func Resume(ctx context.Context, cfg Config, group string, from []Position) error {
+	return patiently(ctx, cfg, "resume "+group, func(c *client) error {
+		committed, err := c.committed(ctx, group)
+		if err != nil {
+			return err
+		}
+		topics := map[string][]kafka.OffsetCommit{}
+		for _, p := range from {
+			if committed[p.Topic][p.Partition] < p.Committed {
+				topics[p.Topic] = append(topics[p.Topic], kafka.OffsetCommit{Partition: p.Partition, Offset: p.Committed})
+			}
+		}
+		if len(topics) == 0 {
+			return nil
+		}
+		_, err = c.move(ctx, group, topics)
+		return err
+	})
+}
+
+// Members is how many members a group has.
+func Members(ctx context.Context, cfg Config, group string) (n int, err error) {
+	err = patiently(ctx, cfg, "read members of "+group, func(c *client) error {
+		members, err := c.members(ctx, group)
+		n = len(members)
+		return err
+	})
+	return n, err
+}
+
+// patiently tries for 30 s.
+func patiently(ctx context.Context, cfg Config, what string, try func(*client) error) error {
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	c, err := newClient(cfg)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	defer c.close()
 	wait := backoff{min: 20 * time.Millisecond, max: 500 * time.Millisecond}
 	for began := time.Now(); ; {
-		n, err := c.rewind(ctx, group, topics)
-		members = max(members, n)
+		err := try(c)
 		if err == nil {
-			return members, nil
+			return nil
 		}
 		if time.Since(began) > giveUpAfter || wait.sleep(ctx) != nil {
-			return members, fmt.Errorf("rewind %s: %w", group, err)
+			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
 }
 
-func (c *client) rewind(ctx context.Context, group string, topics map[string][]kafka.OffsetCommit) (int, error) {
+// move puts the members of a group out and commits offsets in its name.
+func (c *client) move(ctx context.Context, group string, topics map[string][]kafka.OffsetCommit) (int, error) {
 	members, err := c.members(ctx, group)
 	if err != nil {
 		return 0, err

@@ -94,11 +94,16 @@ func TestDeadLetterReplaysAsItWas(t *testing.T) {
 
 // seen is a stage that keeps what it was given.
 type seen struct {
+	gate chan struct{} // nil lets everything through
+
 	mu   sync.Mutex
 	recs []stage.Record
 }
 
 func (s *seen) Process(_ context.Context, in []stage.Record) ([]stage.Record, error) {
+	if s.gate != nil {
+		<-s.gate
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.recs = append(s.recs, in...)
@@ -187,7 +192,83 @@ func TestRewindAWorkingGroup(t *testing.T) {
 
 func records(plan []stream.Position) (n int64) {
 	for _, p := range plan {
-		n += p.Committed - p.To
+		n += p.End - p.To
 	}
 	return n
+}
+
+// groupAt is the sum of what a group has committed of hone.events.
+func groupAt(t *testing.T, kafka stream.Config, group string) (n int64) {
+	t.Helper()
+	offsets, err := stream.Committed(t.Context(), kafka, group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range offsets[stream.TopicEvents] {
+		n += o
+	}
+	return n
+}
+
+func TestARewindEndsWhereItIsToldTo(t *testing.T) {
+	b := streamtest.StartBroker(t)
+	cfg := runnerConfig(stream.TopicEvents)
+	st := &seen{gate: make(chan struct{}, 1<<20)}
+	for range 30 {
+		st.gate <- struct{}{} // the first reading takes so many batches at most
+	}
+	startRunner(t, cfg, b.Config(), st)
+	var at time.Time
+	for i := range 30 {
+		if i == 20 {
+			time.Sleep(5 * time.Millisecond)
+			at = time.Now()
+		}
+		b.Write(t, event("k", i)) // one partition
+	}
+	eventually(t, "everything is committed", func() bool { return groupAt(t, b.Config(), cfg.Group) == 30 })
+	for len(st.gate) > 0 {
+		<-st.gate
+	}
+
+	for _, from := range []stream.RewindFrom{{Offset: 15, EndOffset: 20, Partition: -1}, {Offset: 15, EndTime: at, Partition: -1}} {
+		plan, err := stream.PlanRewind(t.Context(), b.Config(), cfg.Group, from)
+		if err != nil || len(plan) != 1 || plan[0].To != 15 || plan[0].End != 20 || plan[0].Committed != 30 {
+			t.Errorf("plan of %+v: %+v, %v", from, plan, err)
+		}
+	}
+	for _, from := range []stream.RewindFrom{{Offset: 20, EndOffset: 20, Partition: -1}, {Time: at, EndTime: at, Partition: -1}} {
+		if plan, err := stream.PlanRewind(t.Context(), b.Config(), cfg.Group, from); err != nil || len(plan) != 0 {
+			t.Errorf("plan of nothing: %+v, %v", plan, err)
+		}
+	}
+	if n, err := stream.Members(t.Context(), b.Config(), cfg.Group); err != nil || n != 1 {
+		t.Errorf("%d members, %v", n, err)
+	}
+
+	plan, err := stream.PlanRewind(t.Context(), b.Config(), cfg.Group, stream.RewindFrom{EndOffset: 1, Partition: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Rewind(t.Context(), b.Config(), cfg.Group, plan); err != nil {
+		t.Fatal(err)
+	}
+	if n := groupAt(t, b.Config(), cfg.Group); n != 0 {
+		t.Fatalf("at %d after the rewind", n)
+	}
+	if err := stream.Resume(t.Context(), b.Config(), cfg.Group, plan); err != nil {
+		t.Fatal(err)
+	}
+	if n := groupAt(t, b.Config(), cfg.Group); n != 30 {
+		t.Errorf("at %d after resuming, want 30", n)
+	}
+	close(st.gate)
+	b.Write(t, event("k", 30))
+	eventually(t, "the runner goes on", func() bool { return groupAt(t, b.Config(), cfg.Group) == 31 && st.count("k-30") > 0 })
+	if err := stream.Resume(t.Context(), b.Config(), cfg.Group, plan); err != nil {
+		t.Fatal(err)
+	}
+	if n := groupAt(t, b.Config(), cfg.Group); n != 31 {
+		t.Errorf("resuming again set it back to %d", n)
+	}
 }

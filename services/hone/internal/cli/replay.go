@@ -42,14 +42,16 @@ type replayPosition struct {
 }
 
 func newReplayCommand(g *global) *cobra.Command {
-	var name, fromTime, brokers string
+	var name, fromTime, toTime, brokers string
 	var from stream.RewindFrom
 	var dryRun, yes bool
 	cmd := &cobra.Command{
 		Use: "replay", Short: "Run a stage over history again", Args: cobra.NoArgs,
-		Long: `Run a stage over history again, from a time or an offset up to where it is. The stage's
-consumer group is set back; its processes need not be stopped: they leave the group for a
-moment, join again, and read from there. What is new waits behind the history.
+		Long: `Run a stage over history again, from a time or an offset up to where it is, or to an end
+of yours. The stage's consumer group is set back; its processes need not be stopped: they
+leave the group for a moment, join again, and read from there. What is new waits behind
+the history. With an end they leave it once more and go on where they were; some records
+after the end may be read again by then. Without the command they read all of it.
 
 Nothing is done twice: each stage does a thing once for each id and revision, and says
 again downstream what it said before, with the same ids. Stages:
@@ -64,6 +66,7 @@ again downstream what it said before, with the same ids. Stages:
 History reaches back as far as the topics keep it (7 days; hone.curation for ever).`,
 		Example: `  hone replay --stage enricher --from-time 2h --dry-run
   hone replay --stage embedder --from-time 2026-01-31T09:00:00Z
+  hone replay --stage enricher --from-time 2026-01-30 --to-time 2026-01-31
   hone replay --stage router --from-offset 0 --yes
   hone replay --stage curator --topic hone.route.product --from-offset 120 --partition 2 --yes --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -79,6 +82,21 @@ History reaches back as far as the topics keep it (7 days; hone.curation for eve
 					return fmt.Errorf("--from-time: %w", err)
 				}
 			}
+			if toTime != "" && from.EndOffset != 0 {
+				return errors.New("say where to end once: --to-time or --to-offset")
+			}
+			if from.EndOffset < 0 || from.EndOffset > 0 && fromTime == "" && from.EndOffset <= from.Offset {
+				return errors.New("--to-offset: want more than --from-offset")
+			}
+			if toTime != "" {
+				var err error
+				if from.EndTime, err = pastTime(toTime, time.Now()); err != nil {
+					return fmt.Errorf("--to-time: %w", err)
+				}
+				if !from.EndTime.After(from.Time) {
+					return errors.New("--to-time: want a time after --from-time")
+				}
+			}
 			cfg, err := g.kafkaAt(brokers)
 			if err != nil {
 				return err
@@ -90,8 +108,8 @@ History reaches back as far as the topics keep it (7 days; hone.curation for eve
 			}
 			result := stageReplay{Stage: name, Group: group, Partitions: []replayPosition{}, DryRun: dryRun}
 			for _, p := range plan {
-				result.Partitions = append(result.Partitions, replayPosition{p.Topic, p.Partition, p.To, p.Committed})
-				result.Records += p.Committed - p.To
+				result.Partitions = append(result.Partitions, replayPosition{p.Topic, p.Partition, p.To, p.End})
+				result.Records += p.End - p.To
 			}
 			if !g.json {
 				var rows [][]string
@@ -137,6 +155,8 @@ History reaches back as far as the topics keep it (7 days; hone.curation for eve
 	fl.StringVar(&name, "stage", "", "stage to replay: "+strings.Join(stages(), ", "))
 	fl.StringVar(&fromTime, "from-time", "", "from records of this time on: 2h ago, or 2026-01-31, or 2026-01-31T09:00:00Z")
 	fl.Int64Var(&from.Offset, "from-offset", -1, "from this offset on, in each partition")
+	fl.StringVar(&toTime, "to-time", "", "up to records of this time, not included (default: where the stage is)")
+	fl.Int64Var(&from.EndOffset, "to-offset", 0, "up to this offset, not included, in each partition")
 	fl.StringVar(&from.Topic, "topic", "", "only this one of the stage's topics")
 	fl.IntVar(&from.Partition, "partition", -1, "only this partition")
 	fl.StringVar(&brokers, "brokers", "", brokersUsage)
@@ -145,10 +165,21 @@ History reaches back as far as the topics keep it (7 days; hone.curation for eve
 	return cmd
 }
 
-// run sets the group back and waits until it is where it was.
+// run sets the group back and waits until it is at the end of the plan, and sees
+// to it that it goes on where it was.
 func (r *stageReplay) run(ctx context.Context, cfg stream.Config, plan []stream.Position, progress io.Writer) (err error) {
 	start := time.Now()
 	defer func() { r.Seconds = time.Since(start).Seconds() }()
+	early := slices.ContainsFunc(plan, func(p stream.Position) bool { return p.End < p.Committed })
+	if early { // somebody must be there to reach the end
+		n, err := stream.Members(ctx, cfg, r.Group)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("the %s does not run: start it first, or leave the end out", r.Stage)
+		}
+	}
 	if r.Members, err = stream.Rewind(ctx, cfg, r.Group, plan); err != nil || r.Members == 0 {
 		return err
 	}
@@ -160,11 +191,14 @@ func (r *stageReplay) run(ctx context.Context, cfg stream.Config, plan []stream.
 		if err == nil {
 			var done int64
 			for _, p := range plan {
-				done += min(max(committed[p.Topic][p.Partition]-p.To, 0), p.Committed-p.To)
+				done += min(max(committed[p.Topic][p.Partition]-p.To, 0), p.End-p.To)
 			}
 			if done > r.Done {
 				bar.Add(int(done - r.Done))
 				r.Done, moved = done, time.Now()
+			}
+			if done == r.Records && early {
+				return stream.Resume(ctx, cfg, r.Group, plan)
 			}
 			if done == r.Records {
 				return nil

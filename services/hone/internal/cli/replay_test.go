@@ -50,6 +50,23 @@ func TestReplayRunsAStageAgain(t *testing.T) {
 	if got := handled.Load(); got != 80+r.Records {
 		t.Errorf("%d handled, want %d", got, 80+r.Records)
 	}
+
+	decode(t, mustRun(t, "replay", "--stage", "enricher", "--from-offset", "1", "--to-offset", "3", "--yes", "--json", "--dir", dir), &r)
+	if r.Records != 6 || r.Done != 6 || len(r.Partitions) != 3 || r.Partitions[0].To != 3 {
+		t.Errorf("replay with an end: %+v", r)
+	}
+	awaitCommitted(t, b, "hone-enricher", 40)
+	for _, tt := range []struct{ flags, want string }{
+		{"--from-offset 3 --to-offset 3", "more than --from-offset"},
+		{"--from-offset 0 --to-offset -1", "more than --from-offset"},
+		{"--from-time 1h --to-time 2h", "after --from-time"},
+		{"--from-time 1h --to-time 30m --to-offset 4", "say where to end once"},
+	} {
+		args := append([]string{"replay", "--stage", "enricher", "--dir", dir}, strings.Fields(tt.flags)...)
+		if _, err := run(t, args...); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", tt.flags, err)
+		}
+	}
 }
 
 func TestReplayOfAStageThatDoesNotRun(t *testing.T) {
@@ -66,6 +83,10 @@ func TestReplayOfAStageThatDoesNotRun(t *testing.T) {
 		runStage(t, b, "hone-enricher", stream.TopicEvents, count)
 		awaitCommitted(t, b, "hone-enricher", 10)
 	})
+	if _, err := run(t, "replay", "--stage", "enricher", "--from-offset", "0", "--to-offset", "1", "--yes", "--dir", dir); err == nil || !strings.Contains(err.Error(), "start it first") {
+		t.Errorf("replay with an end: %v", err)
+	}
+	awaitCommitted(t, b, "hone-enricher", 10)
 	if out := mustRun(t, "replay", "--stage", "enricher", "--from-offset", "0", "--yes", "--dir", dir); !strings.Contains(out, "does not run: it reads 10 records again when it starts") {
 		t.Errorf("replay says %q", out)
 	}
