@@ -9,8 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/honeloop/hone/pkg/auth"
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
+	policyv1 "github.com/honeloop/hone/proto/gen/go/hone/policy/v1"
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
 )
 
@@ -298,12 +303,20 @@ func TestDefaultPolicy(t *testing.T) {
 }
 
 func TestMutationsOfAPolicyAreValidOrClearErrors(t *testing.T) {
+	live := newPolicies(defaultPolicy(t), nil)
+	service := &api{policies: live, caughtUp: func() error { return nil }}
+	asProject := auth.WithKey(t.Context(), auth.Key{ProjectID: "p", Kind: auth.Secret})
+	source := strings.Replace(string(defaultPolicyYAML), "\ndefault:", `
+  - {name: more, when: 'user.negatives_7d > 3 && "thumb" in signal.findings', sample: 0.25, limit: {count: 20, per: day}, hold: 5, routes: [alert, product], priority: high, reason: More.}
+
+default:`, 1)
+	compile(t, source)
 	facts := NewFacts(negative(category("outdated")))
 	bits := []string{"", " ", "\n", "\t", ":", "-", "[", "]", "{", "}", "'", "\"", "&a ", "*a", "!!int ", "|", ">", "#", "%", "(", ")", "&&", "||", ".", "\x00", "\xff", "é", "case", "when:", "rules:", "- name: x", "0", "<<: *a", "---\n", "\u2028"}
 	r := rand.New(rand.NewPCG(1, 2))
 	valid := 0
 	for i := range 500 {
-		s := slices.Clone(defaultPolicyYAML)
+		s := []byte(source)
 		for range 1 + r.IntN(3) {
 			at := r.IntN(len(s))
 			end := min(len(s), at+r.IntN(12))
@@ -330,6 +343,12 @@ func TestMutationsOfAPolicyAreValidOrClearErrors(t *testing.T) {
 		perr, ok := errors.AsType[*PolicyErrors](err)
 		if !ok {
 			t.Fatalf("mutation %d: got %v, want PolicyErrors", i, err)
+		}
+		if _, err := service.PublishPolicy(asProject, &policyv1.PublishPolicyRequest{Yaml: string(s)}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("mutation %d: published with %v", i, err)
+		}
+		if now := live.of("p"); now != live.own {
+			t.Fatalf("mutation %d changed the live policy", i)
 		}
 		lines := strings.Count(string(s), "\n") + 1
 		for _, e := range perr.Errors {
