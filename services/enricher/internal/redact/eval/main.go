@@ -141,6 +141,7 @@ func run(data, negatives, train string, show int) error {
 	}
 
 	fmt.Printf("Presidio: %d texts of other templates than those that the tagger learned from (%d folds by template).\n", len(texts), folds)
+	fmt.Println("Rules, margins and our own templates were made by somebody who saw such figures: expect somewhat less elsewhere.")
 	fmt.Println("found: a label whose letters and digits are all covered, by its own type. wrong: a span that is less than half within a label of its type.")
 	fmt.Println("Addresses and places count as one type: an address holds a place.")
 	fmt.Println("any type: labels that are covered, by whatever type. Intervals are Wilson's, 95 %.")
