@@ -204,10 +204,9 @@ func changes(output, correction string) ([]*signalv1.Change, bool) {
 	longest := make([]uint16, (n+1)*(m+1))
 	for i := n - 1; i >= 0; i-- {
 		for j := m - 1; j >= 0; j-- {
-			switch {
-			case a[head+i].text == b[head+j].text:
+			if a[head+i].text == b[head+j].text {
 				longest[i*(m+1)+j] = longest[(i+1)*(m+1)+j+1] + 1
-			default:
+			} else {
 				longest[i*(m+1)+j] = max(longest[(i+1)*(m+1)+j], longest[i*(m+1)+j+1])
 			}
 		}

@@ -86,7 +86,8 @@ ORDER BY occurred_at, event_id LIMIT 1 BY event_id LIMIT {limit:UInt32}`
     WHERE project_id = {project:String} AND session_id = {session:String}
     ORDER BY signal_id, revision DESC LIMIT 1 BY signal_id
 )
-WHERE interaction_id IN {interactions:Array(String)} OR ({last:Bool} AND (waiting OR interaction_id = ''))`
+WHERE interaction_id IN {interactions:Array(String)} OR ({last:Bool} AND (waiting OR interaction_id NOT IN (
+    SELECT interaction_id FROM events_log WHERE project_id = {project:String} AND session_id = {session:String} AND type = 'interaction')))`
 	selectDecisions = `SELECT payload FROM decisions_log
 WHERE project_id = {project:String} AND session_id = {session:String} AND signal_id IN {signals:Array(String)}
 ORDER BY decision_id, superseded_by DESC LIMIT 1 BY decision_id`
