@@ -30,6 +30,17 @@ type poison struct{ error }
 func (e poison) Unwrap() error  { return e.error }
 func (e poison) Reason() string { return "poison" }
 
+// tookTooLong is that a call of Process outlived ProcessTimeout. Where a record's
+// neighbors do not, it may be the record's fault, though the error is a context's.
+type tookTooLong struct{ error }
+
+func (e tookTooLong) Unwrap() error { return e.error }
+
+func tooSlow(err error) bool {
+	_, ok := errors.AsType[tookTooLong](err)
+	return ok
+}
+
 // suspect counts failures in a row that may be the records' fault.
 type suspect struct {
 	failures int
@@ -115,7 +126,7 @@ func (p *partition) neighborsSucceed(stop, work context.Context, rec stage.Recor
 	defer func(sc trace.SpanContext) { p.span = sc }(p.span)
 	succeeded, oursSucceeded := 0, 0
 	for i, n := range near {
-		if stop.Err() != nil {
+		if stop.Err() != nil || succeeded+len(near)-i <= len(near)/2 { // each may take ProcessTimeout
 			return false
 		}
 		_, _, err := p.attempt(work, []stage.Record{n})
@@ -125,7 +136,7 @@ func (p *partition) neighborsSucceed(stop, work context.Context, rec stage.Recor
 			if i < ours {
 				oursSucceeded++
 			}
-		case worldly(err):
+		case worldly(err) && !tooSlow(err):
 			return false
 		}
 	}

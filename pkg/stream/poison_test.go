@@ -49,11 +49,13 @@ func values(recs []stage.Record) (out []string) {
 
 func TestRunnerIsolatesPoison(t *testing.T) {
 	tests := map[string]struct {
-		fail func() error
-		want string
+		fail    func() error
+		want    string
+		timeout time.Duration
 	}{
-		"an error": {func() error { return errors.New("index out of range") }, "index out of range"},
-		"a panic":  {func() error { panic("nil map") }, "nil map"},
+		"an error":       {func() error { return errors.New("index out of range") }, "index out of range", time.Minute},
+		"a panic":        {func() error { panic("nil map") }, "nil map", time.Minute},
+		"takes for ever": {func() error { time.Sleep(150 * time.Millisecond); return context.DeadlineExceeded }, "not done after 100ms", 100 * time.Millisecond},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -70,7 +72,9 @@ func TestRunnerIsolatesPoison(t *testing.T) {
 			}
 			b.Write(t, recs...)
 			began := time.Now()
-			startRunner(t, poisonConfig(), b.Config(), failing(func(rec stage.Record) error {
+			cfg := poisonConfig()
+			cfg.ProcessTimeout = tt.timeout
+			startRunner(t, cfg, b.Config(), failing(func(rec stage.Record) error {
 				if slices.Contains(bad, string(rec.Value)) {
 					return tt.fail()
 				}
@@ -110,6 +114,7 @@ func TestRunnerNeverBlamesARecordForTheWorld(t *testing.T) {
 	}
 	tests := map[string]func(stage.Record) error{
 		"everything fails":    func(stage.Record) error { return errors.New("store is away") },
+		"everything hangs":    func(stage.Record) error { time.Sleep(60 * time.Millisecond); return context.DeadlineExceeded },
 		"everything panics":   func(stage.Record) error { panic("store is away") },
 		"kafka":               only("k2/s5-5", fmt.Errorf("wait: %w", stream.ErrUnavailable)),
 		"a context":           only("k2/s5-5", fmt.Errorf("insert: %w", context.DeadlineExceeded)),
@@ -134,7 +139,11 @@ func TestRunnerNeverBlamesARecordForTheWorld(t *testing.T) {
 			}
 			b.Write(t, recs...)
 			var healed atomic.Bool
-			r, _ := startRunner(t, poisonConfig(), b.Config(), failing(func(rec stage.Record) error {
+			cfg := poisonConfig()
+			if name == "everything hangs" {
+				cfg.ProcessTimeout = 50 * time.Millisecond
+			}
+			r, _ := startRunner(t, cfg, b.Config(), failing(func(rec stage.Record) error {
 				if healed.Load() {
 					return nil
 				}

@@ -49,7 +49,8 @@ type RunnerConfig struct {
 	// the partitions to others.
 	SessionTimeout time.Duration
 	// A record is poison once it failed alone PoisonAttempts times in a row, over
-	// PoisonAfter at least, while each time most of its neighbors succeeded.
+	// PoisonAfter at least, while each time most of its neighbors succeeded. To take
+	// longer than ProcessTimeout is to fail.
 	// A batch that failed PoisonAttempts times is halved to find out.
 	PoisonAttempts int
 	PoisonAfter    time.Duration
@@ -577,7 +578,7 @@ func (p *partition) try(stop, work context.Context, in []stage.Record, attempts,
 			return false
 		}
 		switch {
-		case worldly(err), len(in) == 1 && !p.neighborsSucceed(stop, work, in[0]):
+		case worldly(err) && !tooSlow(err), len(in) == 1 && !p.neighborsSucceed(stop, work, in[0]):
 			suspect.clear()
 		default:
 			suspect.failed()
@@ -618,8 +619,12 @@ func (p *partition) attempt(work context.Context, in []stage.Record) (out []stag
 		return out, nil, nil
 	}
 	// A call that was told to stop does not know what can never succeed.
-	if ctx.Err() != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ctx.Err(), err)
+	if cause := ctx.Err(); cause != nil {
+		err = fmt.Errorf("%w: %w", cause, err)
+		if work.Err() == nil {
+			err = tookTooLong{fmt.Errorf("not done after %s: %w", p.r.cfg.ProcessTimeout, err)}
+		}
+		return nil, nil, err
 	}
 	batchErr, ok := stage.AsBatchError(err)
 	if !ok {
