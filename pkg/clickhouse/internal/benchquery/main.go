@@ -73,7 +73,7 @@ func run(ctx context.Context, events, runs int, queries, dir string) (err error)
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	server, err := embedded.StartClickHouse(ctx, embedded.ClickHouseOptions{Dir: dir})
+	server, err := embedded.StartClickHouse(ctx, embedded.ClickHouseOptions{Dir: filepath.Join(dir, "clickhouse")})
 	if err != nil {
 		return err
 	}

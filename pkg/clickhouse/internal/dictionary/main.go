@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -50,7 +51,7 @@ func run(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	server, err := embedded.StartClickHouse(ctx, embedded.ClickHouseOptions{Dir: dir})
+	server, err := embedded.StartClickHouse(ctx, embedded.ClickHouseOptions{Dir: filepath.Join(dir, "clickhouse")})
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/pprof"
 	"slices"
@@ -129,7 +130,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	server, err := embedded.StartClickHouse(ctx, embedded.ClickHouseOptions{Dir: dir})
+	server, err := embedded.StartClickHouse(ctx, embedded.ClickHouseOptions{Dir: filepath.Join(dir, "clickhouse")})
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}
