@@ -100,8 +100,10 @@ func New(cfg Config, keys *auth.Keys, ready func(context.Context) error, tel *te
 func (s *Server) GRPC() *grpc.Server { return s.grpc }
 
 // Run serves, and reads the keys again when their file changes, until ctx ends.
-// Then it lets calls in flight finish within StopTimeout.
-func (s *Server) Run(ctx context.Context) error {
+// Then it lets calls in flight finish within StopTimeout. The admin port stays
+// until drained is closed, too, so that people see that the service is stopping
+// and not gone; nil stands for nothing to wait for.
+func (s *Server) Run(ctx context.Context, drained <-chan struct{}) error {
 	grpcLis, err := net.Listen("tcp", s.cfg.GRPCAddr)
 	if err != nil {
 		return fmt.Errorf("listen for gRPC: %w", err)
@@ -134,6 +136,9 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 		defer timer.Stop()
 		s.grpc.GracefulStop()
+		if drained != nil {
+			<-drained
+		}
 		return admin.Close()
 	})
 	return g.Wait()

@@ -34,6 +34,8 @@ type fixture struct {
 	log    *buffer
 	stop   context.CancelFunc
 	done   chan error
+
+	drained chan struct{} // the service's own work is done
 }
 
 type buffer struct {
@@ -73,7 +75,7 @@ func start(t *testing.T, stopTimeout time.Duration, work func(context.Context) e
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{log: &buffer{}, secret: secret, done: make(chan error, 1), admin: "http://" + freeAddr(t)}
+	f := &fixture{log: &buffer{}, secret: secret, done: make(chan error, 1), drained: make(chan struct{}), admin: "http://" + freeAddr(t)}
 	tel, err := telemetry.New(f.log, slog.LevelInfo)
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +97,7 @@ func start(t *testing.T, stopTimeout time.Duration, work func(context.Context) e
 		Streams: []grpc.StreamDesc{{StreamName: "Stream", Handler: stream, ServerStreams: true}}}, struct{}{})
 	ctx, cancel := context.WithCancel(context.Background())
 	f.stop = cancel
-	go func() { f.done <- f.server.Run(ctx) }()
+	go func() { f.done <- f.server.Run(ctx, f.drained) }()
 	if f.conn, err = grpc.NewClient(cfg.GRPCAddr, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
 		t.Fatal(err)
 	}
@@ -159,6 +161,11 @@ func TestStopLetsCallsFinish(t *testing.T) {
 	if err := <-answered; err != nil {
 		t.Errorf("the call in flight: %v", err)
 	}
+	time.Sleep(50 * time.Millisecond)
+	if code, body := f.get(t, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "stopping") {
+		t.Errorf("before the service has drained, readyz says %d %s", code, body)
+	}
+	close(f.drained)
 	if err := <-f.done; err != nil {
 		t.Errorf("Run: %v", err)
 	}
@@ -175,6 +182,7 @@ func TestStopCutsWhatTakesTooLong(t *testing.T) {
 	go func() { answered <- f.call(context.Background()) }()
 	<-inside
 	began := time.Now()
+	close(f.drained)
 	f.stop()
 	if err := <-f.done; err != nil {
 		t.Errorf("Run: %v", err)

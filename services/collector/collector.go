@@ -156,8 +156,10 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	// together take one StopTimeout.
 	grpcCtx, stopGRPC := context.WithCancel(context.WithoutCancel(ctx))
 	drainCtx, stopDraining := context.WithCancel(context.WithoutCancel(ctx))
+	answered := make(chan struct{})
 	g.Go(func() error {
 		defer stopDraining()
+		defer close(answered)
 		<-gctx.Done()
 		s.draining.Store(true)
 		time.Sleep(s.cfg.DrainDelay)
@@ -170,7 +172,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		}
 		return nil
 	})
-	g.Go(func() error { return s.server.Run(grpcCtx) })
+	g.Go(func() error { return s.server.Run(grpcCtx, answered) })
 	if s.spool != nil {
 		g.Go(func() error {
 			s.spool.run(drainCtx)

@@ -91,6 +91,17 @@ func TestStopLetsRequestsInFlightFinish(t *testing.T) {
 	if status, err := do("GET", "/readyz", ""); status != 503 || err != nil {
 		t.Errorf("readyz while draining: %d, %v", status, err)
 	}
+	time.Sleep(f.cfg.DrainDelay + 100*time.Millisecond)
+	resp, err := http.Get("http://" + f.cfg.Server.AdminAddr + "/readyz") // gRPC has stopped
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != 503 {
+		t.Errorf("admin readyz says %d while a request is in flight", resp.StatusCode)
+	}
+	if err := resp.Body.Close(); err != nil {
+		t.Error(err)
+	}
 	close(leave)
 	if got := <-answered; got != "202 <nil>" {
 		t.Errorf("the request in flight got %s", got)

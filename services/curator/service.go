@@ -111,21 +111,24 @@ func (s *Service) Run(ctx context.Context) error {
 	foldCtx, stopFold := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFold()
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { defer stopFold(); return s.server.Run(gctx) })
+	drained := make(chan struct{})
+	g.Go(func() error { defer stopFold(); return s.server.Run(gctx, drained) })
 	g.Go(func() error {
 		return stream.Follow(foldCtx, s.cfg.Kafka, stream.TopicCuration, stream.FromStart(), s.apply, func() { s.caughtUp.Store(true) })
 	})
 	g.Go(func() error {
+		defer close(drained)
 		if err := clickhouse.WaitForSchema(gctx, s.conn); err != nil {
 			if gctx.Err() != nil {
 				return nil // stopped while it waited
 			}
 			return err
 		}
+		stages, sctx := errgroup.WithContext(gctx)
 		for _, r := range s.runners {
-			g.Go(func() error { return r.Run(gctx) })
+			stages.Go(func() error { return r.Run(sctx) })
 		}
-		return nil
+		return stages.Wait()
 	})
 	if err := errors.Join(g.Wait(), s.close()); err != nil {
 		return fmt.Errorf("run curator: %w", err)

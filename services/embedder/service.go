@@ -125,9 +125,11 @@ func stages(ix index, e embedding.Embedder, cfg CasesConfig, join float64, setti
 // ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.server.Run(gctx) })
+	drained := make(chan struct{})
+	g.Go(func() error { return s.server.Run(gctx, drained) })
 	g.Go(func() error { s.projects.Watch(gctx, s.reload, s.tel.Log); return nil })
 	g.Go(func() error {
+		defer close(drained)
 		if err := s.awaitIndex(gctx); errors.Is(err, errOtherModel) {
 			return err
 		} else if err != nil {

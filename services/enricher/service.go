@@ -115,12 +115,14 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 // reads events. It returns nil after a stop.
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.server.Run(ctx) })
+	drained := make(chan struct{})
+	g.Go(func() error { return s.server.Run(ctx, drained) })
 	g.Go(func() error {
 		s.projects.Watch(ctx, s.reload, s.tel.Log)
 		return nil
 	})
 	g.Go(func() error {
+		defer close(drained)
 		s.tel.Log.Info("waiting for the schema of ClickHouse")
 		if err := clickhouse.WaitForSchema(ctx, s.conn); err != nil {
 			if ctx.Err() != nil {
@@ -128,14 +130,16 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 			return err
 		}
-		g.Go(func() error { return s.alerts.run(ctx) })
+		stages, ctx := errgroup.WithContext(ctx)
+		stages.Go(func() error { return s.alerts.run(ctx) })
 		if s.every > 0 {
-			g.Go(func() error {
+			stages.Go(func() error {
 				s.timers.Run(ctx, s.every)
 				return nil
 			})
 		}
-		return s.runner.Run(ctx)
+		stages.Go(func() error { return s.runner.Run(ctx) })
+		return stages.Wait()
 	})
 	err := g.Wait()
 	if err := errors.Join(err, s.pub.Close(), s.model.Close(), s.conn.Close()); err != nil {

@@ -128,11 +128,13 @@ func (s *Service) Run(ctx context.Context) error {
 	followCtx, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFollowing()
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { defer stopFollowing(); return s.server.Run(gctx) })
+	drained := make(chan struct{})
+	g.Go(func() error { defer stopFollowing(); return s.server.Run(gctx, drained) })
 	g.Go(func() error {
 		return stream.Follow(followCtx, s.cfg.Kafka, stream.TopicCuration, stream.FromStart(), s.policies.follow, func() { close(s.caughtUp) })
 	})
 	g.Go(func() error {
+		defer close(drained)
 		if err := clickhouse.WaitForSchema(gctx, s.conn); err != nil {
 			if gctx.Err() != nil {
 				return nil // stopped while it waited
@@ -145,10 +147,11 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-gctx.Done():
 			return nil
 		}
+		stages, sctx := errgroup.WithContext(gctx)
 		for _, r := range s.runners {
-			g.Go(func() error { return r.Run(gctx) })
+			stages.Go(func() error { return r.Run(sctx) })
 		}
-		return nil
+		return stages.Wait()
 	})
 	if err := errors.Join(g.Wait(), s.close()); err != nil {
 		return fmt.Errorf("run router: %w", err)
