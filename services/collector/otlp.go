@@ -27,6 +27,7 @@ func newOTLP(h *handler, meter metric.Meter) (*otlp.Receiver, error) {
 			return errs
 		},
 		Authenticate: h.authenticate,
+		ReadBody:     h.otlpBody,
 		Enter:        h.intake.enter,
 		Leave:        h.intake.leave,
 		Limits:       h.intake.limits,
@@ -34,6 +35,21 @@ func newOTLP(h *handler, meter metric.Meter) (*otlp.Receiver, error) {
 		Bodies:       h.bodies,
 		Meter:        meter,
 	})
+}
+
+// otlpBody reads a body and unpacks it.
+func (h *handler) otlpBody(w http.ResponseWriter, r *http.Request) (body []byte, release func(), failed *apierr.Error) {
+	encoding, failed := encoding(r.Header)
+	if failed != nil {
+		w.Header().Set("Accept-Encoding", "gzip, zstd")
+		return nil, func() {}, failed
+	}
+	packed, releasePacked, failed := h.readBody(w, r, nil)
+	if failed != nil || encoding == "" {
+		return packed, releasePacked, failed
+	}
+	body, releaseBody, failed := h.unpackBody(r, encoding, packed)
+	return body, func() { releasePacked(); releaseBody() }, failed
 }
 
 // serveOTLP answers OTLP over HTTP, also from browsers.

@@ -98,6 +98,7 @@ func TestOTLPOverHTTPPublishesBeforeItAnswers(t *testing.T) {
 	}{
 		{"protobuf", whole, nil, "application/x-protobuf"},
 		{"protobuf in gzip", zipped(t, whole), []string{"Content-Encoding", "gzip"}, "application/x-protobuf"},
+		{"protobuf in zstd", []byte(packed(t, "zstd", whole)), []string{"Content-Encoding", "zstd"}, "application/x-protobuf"},
 		{"JSON", []byte(asJSON), []string{"Content-Type", "application/json; charset=utf-8"}, "application/json"},
 		{"JSON in gzip", zipped(t, []byte(asJSON)), []string{"Content-Type", "application/json", "Content-Encoding", "gzip"}, "application/json"},
 	} {
@@ -173,7 +174,9 @@ func TestOTLPRefusesWhatItCannotRead(t *testing.T) {
 		{"no body as JSON", nil, []string{"Content-Type", "application/json"}, 400},
 		{"ids in base64", []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"spanId":"AQEBAQEBAQE="}]}]}]}`), []string{"Content-Type", "application/json"}, 400},
 		{"text", []byte("a"), []string{"Content-Type", "text/plain"}, 415},
-		{"zstd", []byte("a"), []string{"Content-Encoding", "zstd"}, 415},
+		{"brotli", []byte("a"), []string{"Content-Encoding", "br"}, 415},
+		{"not zstd", []byte("a"), []string{"Content-Encoding", "zstd"}, 400},
+		{"a bomb of zstd", []byte(packed(t, "zstd", make([]byte, 1<<20))), []string{"Content-Encoding", "zstd"}, 413},
 		{"not gzip", []byte("hello, hello, hello"), []string{"Content-Encoding", "gzip"}, 400},
 		{"gzip cut short", zipped(t, marshal(t, exportOf("s")))[:40], []string{"Content-Encoding", "gzip"}, 400},
 		{"a bomb", bomb, []string{"Content-Encoding", "gzip"}, 413},

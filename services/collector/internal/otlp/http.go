@@ -1,9 +1,6 @@
 package otlp
 
 import (
-	"compress/gzip"
-	"errors"
-	"io"
 	"math"
 	"mime"
 	"net/http"
@@ -61,7 +58,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		fail(aerr)
 		return
 	}
-	body, release, aerr := r.readBody(w, req)
+	body, release, aerr := r.opts.ReadBody(w, req)
 	defer release()
 	if aerr != nil {
 		r.count(req.Context(), sig, outcome{rejected, "body"}, 1)
@@ -101,61 +98,4 @@ func write(w http.ResponseWriter, media string, code int, m proto.Message) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
 	_, _ = w.Write(body) // the caller has gone: nobody to tell
-}
-
-// readBody reads the body and unpacks it. Both as it comes and unpacked it has
-// at most MaxBody bytes, and no more is unpacked than that. release always must
-// be called.
-func (r *Receiver) readBody(w http.ResponseWriter, req *http.Request) (body []byte, release func(), failed *apierr.Error) {
-	taken := int64(0)
-	release = func() { r.opts.Bodies.Release(taken) }
-	limit := r.opts.MaxBody
-	tooLarge := func() *apierr.Error {
-		w.Header().Set("Connection", "close")
-		return apierr.Errorf(codes.InvalidArgument, "the body is too large: want at most %d bytes, also when it is unpacked, so send less in one request", limit).WithStatus(http.StatusRequestEntityTooLarge)
-	}
-	if req.ContentLength > int64(limit) {
-		return nil, release, tooLarge()
-	}
-	src := io.Reader(http.MaxBytesReader(w, req.Body, int64(limit)))
-	broken := func(err error) *apierr.Error {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return tooLarge()
-		}
-		w.Header().Set("Connection", "close")
-		return apierr.Errorf(codes.InvalidArgument, "the body is not whole, or not what its Content-Encoding says")
-	}
-	switch encoding := strings.ToLower(req.Header.Get("Content-Encoding")); encoding {
-	case "", "identity":
-	case "gzip":
-		unpacked, err := gzip.NewReader(src)
-		if err != nil {
-			return nil, release, broken(err)
-		}
-		src = unpacked
-	default:
-		return nil, release, apierr.Errorf(codes.InvalidArgument, "Content-Encoding %q is not supported: want gzip or none", encoding).WithStatus(http.StatusUnsupportedMediaType)
-	}
-	// It grows as bytes come and not as a header promises.
-	for {
-		if len(body) == cap(body) {
-			body = append(body, 0)[:len(body)]
-		}
-		if more := int64(cap(body)) - taken; more > 0 {
-			if !r.opts.Bodies.TryAcquire(more) {
-				return nil, release, errTooMany()
-			}
-			taken += more
-		}
-		n, err := src.Read(body[len(body):cap(body)])
-		if body = body[:len(body)+n]; len(body) > limit {
-			return nil, release, tooLarge()
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return body, release, nil
-		case err != nil:
-			return nil, release, broken(err)
-		}
-	}
 }

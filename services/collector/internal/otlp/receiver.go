@@ -33,14 +33,17 @@ type Options struct {
 	Take func(context.Context, auth.Key, []*eventv1.Event) []*apierr.Error
 	// Authenticate finds the key of an HTTP request.
 	Authenticate func(*http.Request) (auth.Key, *apierr.Error)
+	// ReadBody reads the body of an HTTP request and unpacks it. release always is
+	// called.
+	ReadBody func(http.ResponseWriter, *http.Request) (body []byte, release func(), failed *apierr.Error)
 	// Enter takes a place among the requests in flight, and Leave gives it back.
 	Enter func() bool
 	Leave func()
 	// What an event may be.
 	Limits events.Limits
-	// Bytes of a body, as it is sent and unpacked.
+	// Bytes of a message over gRPC.
 	MaxBody int
-	// Bytes of all bodies that are being read.
+	// Bytes of all bodies in memory.
 	Bodies *semaphore.Weighted
 	// Where the receiver counts.
 	Meter metric.Meter
