@@ -117,7 +117,7 @@ func TestEventInputsHaveTheFieldsOfTheSchemas(t *testing.T) {
 	same("InteractionEvent", event, "project_id", "received_at", "feedback", "behavior", "timer")
 	same("FeedbackEvent", event, "project_id", "received_at", "interaction", "behavior", "timer")
 	same("BehaviorEvent", event, "project_id", "received_at", "interaction", "feedback", "timer")
-	same("InteractionInput", (&eventv1.Interaction{}).ProtoReflect().Descriptor())
+	same("InteractionInput", (&eventv1.Interaction{}).ProtoReflect().Descriptor(), "output_redactions")
 	same("FeedbackInput", (&eventv1.Feedback{}).ProtoReflect().Descriptor())
 	same("BehaviorInput", (&eventv1.Behavior{}).ProtoReflect().Descriptor())
 	same("Edit", (&eventv1.Edit{}).ProtoReflect().Descriptor())
