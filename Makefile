@@ -160,6 +160,10 @@ eval-cases: setup ## Cases on BANKING77 against its intents: V-measure, purity, 
 eval-pii: ## What redaction finds and misses in presidio's texts, by type, beside hard negatives, and its speed; ARGS="-show 20" prints mistakes
 	go run ./services/enricher/internal/redact/eval $(ARGS)
 
+.PHONY: train-pii-names
+train-pii-names: ## Make the tagger's lists of names anew, from the Python package Faker: WHEEL=faker-40.63.0-py3-none-any.whl
+	go run ./services/enricher/internal/redact/gazetteer "$(WHEEL)" services/enricher/internal/redact/names.bin
+
 .PHONY: train-pii
 train-pii: ## Train the tagger of names, addresses and places anew, into services/enricher/internal/redact/tagger.bin
 	go run ./services/enricher/internal/redact/eval -train services/enricher/internal/redact/tagger.bin

@@ -54,6 +54,12 @@ func (m *Tagger) rules(text string, tokens []token) {
 			}
 		case t.list&inCountries != 0 && t.shape != shapeLower && t.shape != shapeMixed && t.list&inAlsoNames == 0 && len(w) > 2:
 			set(i, Place)
+			// "Cyprus (Greek)"
+			if lower(i+1) == "(" && lower(i+3) == ")" && (tokens[i+2].shape == shapeCapital || tokens[i+2].shape == shapeUpper) {
+				set(i+1, Place)
+				set(i+2, Place)
+				set(i+3, Place)
+			}
 		case t.list&inCommon != 0 && t.shape != shapeUpper:
 			// Many a sentence begins with it; "May Lee" and "Will Smith" lose their
 			// first half.

@@ -20,14 +20,16 @@ type Tagger struct {
 }
 
 const (
-	buckets = 1 << 15
+	buckets = 1 << 17
 	// wordBits is the size of the set of words, a bit each.
 	wordBits = 1 << 18
 	stride   = 12
 	// marginKnown is how much better than "none" a label must score for a word that
 	// people write in lower case too; marginNew that for other words.
 	// Words in lower case must score much better.
-	marginKnown, marginNew, marginLower = 60, -80, 900
+	marginKnown, marginNew, marginLower = 50, -100, 800
+	// Names in lower case are in the lists, and no words that people write.
+	marginName = 100
 	// The first word of a sentence has a capital anyhow.
 	marginFirst = 200
 )
@@ -57,11 +59,12 @@ var byWords = SetOf(Name, Address, Place, Country, Organization, Title, Age, Nat
 // ruled are the types that rules find alone.
 var ruled = SetOf(Age, Nationality, Date)
 
-// isForeign says whether most words in lower case are none that the model knows.
+// isForeign says whether most words in lower case, names aside, are none that the
+// model knows.
 func isForeign(tokens []token) bool {
 	words, known := 0, 0
 	for i := range tokens {
-		if tokens[i].shape == shapeLower {
+		if tokens[i].shape == shapeLower && !isName(&tokens[i]) {
 			words++
 			if tokens[i].list&inWords != 0 {
 				known++
@@ -92,9 +95,13 @@ type token struct {
 	prefix     uint32 // of its first two
 	shape      uint32
 	list       uint32 // the lists that hold it
-	label      uint8
-	fixed      bool // a detector's, or opaque: it is not labeled
-	look       bool // worth a look without a labeled word before it
+	names      uint32 // the lists of names that hold it
+	// Where it stands: its line, its place in it, and the last label of the line
+	// above, which tell in a signature or an address who is who.
+	line, word, above uint32
+	label             uint8
+	fixed             bool // a detector's, or opaque: it is not labeled
+	look              bool // worth a look without a labeled word before it
 }
 
 const (
@@ -103,7 +110,8 @@ const (
 	shapeCapital
 	shapeUpper
 	shapeMixed
-	shapeDigits // and how many, added
+	shapeDigits  // and how many, added
+	shapeLineEnd = 98
 )
 
 const (
@@ -189,7 +197,7 @@ func (m *Tagger) tokens(s *scanner) []token {
 		}
 		c := text[i]
 		if c == '\n' {
-			out = append(out, token{start: i, end: i + 1, lower: 998, shape: 98})
+			out = append(out, token{start: i, end: i + 1, lower: 998, shape: shapeLineEnd})
 			i++
 			continue
 		}
@@ -274,12 +282,13 @@ func word(w string, start int, first, flags uint8, known map[uint32]uint32) toke
 		t.shape = shapeLower
 	}
 	t.list = known[t.lower]
+	t.names = namesWith(t.lower)
 	t.look = t.shape != shapeLower || t.list&inNationalities != 0
 	return t
 }
 
 // features writes the rows of token i into to, and returns how many.
-func features(tokens []token, i int, to *[24]uint32) int {
+func features(tokens []token, i int, to *[32]uint32) int {
 	at := func(j int) *token {
 		if j < 0 || j >= len(tokens) {
 			return &edge
@@ -315,6 +324,16 @@ func features(tokens []token, i int, to *[24]uint32) int {
 	add(18, n.shape<<16|nn.shape, t.shape<<8|label)
 	add(19, t.suffix, n.shape)
 	add(20, p.suffix, t.suffix)
+	ppp, nnn := at(i-3), at(i+3)
+	add(21, ppp.lower^pp.lower*31, p.lower)
+	add(22, nnn.lower^nn.lower*31, n.lower)
+	add(23, p.lower, n.lower)
+	add(24, pp.lower*31^p.lower, n.lower)
+	add(25, t.names, label)
+	add(26, t.names<<8|p.names, n.names<<8|t.shape)
+	add(27, t.names, t.shape<<8|n.shape)
+	add(28, t.line<<8|t.word, t.shape)
+	add(29, t.above<<8|label, t.shape<<8|t.names)
 	return k
 }
 
@@ -322,7 +341,7 @@ var edge = token{lower: 997, shape: 96}
 
 // label decides token i, whose neighbors before are decided.
 func (m *Tagger) label(tokens []token, i int, least int32) uint8 {
-	var rows [24]uint32
+	var rows [32]uint32
 	var score [stride]int32
 	for _, r := range rows[:features(tokens, i, &rows)] {
 		w := (*[stride]int8)(m.weights[r*stride:])
@@ -349,11 +368,72 @@ func or(is bool, x int32) int32 {
 	return 0
 }
 
+// Lines and words of a line are counted up to here.
+const maxLine, maxWord = 9, 3
+
+// place sets where token i stands; the tokens before are labeled.
+func place(tokens []token, i int) {
+	t := &tokens[i]
+	if i == 0 {
+		t.line, t.word = 0, 1
+		return
+	}
+	p := &tokens[i-1]
+	t.line, t.word, t.above = p.line, min(p.word+1, maxWord), p.above
+	if p.shape != shapeLineEnd {
+		return
+	}
+	t.line, t.word, t.above = min(p.line+1, maxLine), 1, 0
+	for j := i - 2; j >= 0 && tokens[j].shape != shapeLineEnd && t.above == 0; j-- {
+		t.above = uint32(tokens[j].label)
+	}
+}
+
 // candidate says whether token i is labeled at all: words in lower case that
 // follow no labeled one are not.
 func candidate(tokens []token, i int) bool {
 	t := &tokens[i]
 	return !t.fixed && (t.look || i > 0 && tokens[i-1].label != 0)
+}
+
+func isName(t *token) bool {
+	return NameList(t.names)&(FirstNames|LastNames) != 0 && t.list&inWords == 0
+}
+
+// corners joins what makes an address of two streets: "the corner of First
+// Street 1 and Hill Road".
+func corners(text string, tokens []token) {
+	is := func(i int, word string) bool {
+		return i >= 0 && i < len(tokens) && strings.EqualFold(text[tokens[i].start:tokens[i].end], word)
+	}
+	address := labelOf(Address)
+	for i := 2; i < len(tokens); i++ {
+		if !is(i-2, "corner") || !is(i-1, "of") {
+			continue
+		}
+		street := i // where the first one begins: a number may stand before it
+		for street < min(len(tokens), i+4) && tokens[street].label != address {
+			street++
+		}
+		if street == len(tokens) || tokens[street].label != address {
+			continue
+		}
+		from, to := i-2, street
+		if is(from-1, "the") {
+			from--
+		}
+		for to < len(tokens) && (tokens[to].label == address || is(to, ".")) {
+			to++
+		}
+		if is(to, "and") {
+			to++
+			for end := min(len(tokens), to+4); to < end && (tokens[to].shape == shapeCapital || tokens[to].shape == shapeUpper || tokens[to].label != 0 || tokens[to].list&inStreets != 0); to++ {
+			}
+		}
+		for j := from; j < to; j++ {
+			tokens[j].label = address
+		}
+	}
 }
 
 // tag labels the tokens and returns the spans of equal labels.
@@ -363,6 +443,7 @@ func (m *Tagger) tag(s *scanner, to []Span) []Span {
 	// The model knows English: capitals mean something else in German.
 	foreign := isForeign(tokens)
 	for i := range tokens {
+		place(tokens, i)
 		if candidate(tokens, i) && !foreign {
 			margin := int32(marginKnown)
 			switch {
@@ -370,6 +451,8 @@ func (m *Tagger) tag(s *scanner, to []Span) []Span {
 				margin = marginFirst
 			case tokens[i].shape == shapeCapital && tokens[i].list&inWords == 0:
 				margin = marginNew
+			case tokens[i].shape == shapeLower && isName(&tokens[i]):
+				margin = marginName
 			case tokens[i].shape == shapeLower && (i == 0 || !continues.Has(labels[tokens[i-1].label])):
 				margin = marginLower
 			}
@@ -379,6 +462,7 @@ func (m *Tagger) tag(s *scanner, to []Span) []Span {
 			}
 		}
 	}
+	corners(text, tokens)
 	var found []Span
 	for i := 0; i < len(tokens); {
 		l := tokens[i].label
@@ -469,11 +553,12 @@ func Train(examples []Example, plain []string, epochs int) *Tagger {
 					s.tokens[i-1].label = s.gold[i-1]
 				}
 				s.tokens[i].label = 0
+				place(s.tokens, i)
 				if !candidate(s.tokens, i) {
 					continue
 				}
 				step++
-				var rows [24]uint32
+				var rows [32]uint32
 				n := features(s.tokens, i, &rows)
 				// Forget some features at times, so that each learns to do without others.
 				kept := rows[:0]

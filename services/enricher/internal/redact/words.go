@@ -7,7 +7,7 @@ var (
 		"personnummer", "personal number", "personal code", "cpr", "dni", "nie", "nif", "tax id", "steuer-id", "steueridentifikationsnummer", "idnr",
 		"rijksregisternummer", "passport", "driver's license", "drivers license", "driving licence", "id card", "identity card"}
 	phoneWords = []string{"phone", "phones", "tel", "telephone", "mobile", "cell", "cellphone", "fax", "whatsapp", "sms", "call me", "call us",
-		"call me at", "call me on", "call him", "call her", "call them", "dial", "text me", "reach me", "my number", "phone number", "telefon", "handy",
+		"call me at", "call me on", "answering at", "reach us", "reach them", "call him", "call her", "call them", "dial", "text me", "reach me", "my number", "phone number", "telefon", "handy",
 		"mobil", "telefono", "teléfono", "telefone", "téléphone"}
 	otherNumberWords = []string{"order", "invoice", "ticket", "tracking", "ref", "reference", "id", "sku", "account", "case", "isbn", "issn", "serial",
 		"version", "build", "commit", "row", "line", "port", "pid", "timestamp", "unix", "epoch", "bytes", "card", "iban", "zip", "doi", "ean", "upc", "asin",
