@@ -300,7 +300,7 @@ func (r *run) yardstick(ctx context.Context, report *Report) error {
 }
 
 const (
-	recallPoll = 50 * time.Millisecond
+	recallPoll = 100 * time.Millisecond
 	recallWait = 15 * time.Second // after which a sample counts as missed
 	sampleRate = 5                // feedbacks per second that are asked about: to ask about all would be most of the load
 )

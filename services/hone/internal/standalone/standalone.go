@@ -47,8 +47,8 @@ func DefaultPorts() Ports {
 }
 
 // partitions is the number of partitions of each topic that is keyed by
-// session: few, so that batches are large on one machine.
-const partitions = 3
+// session (DECISIONS.md 35).
+const partitions = 1
 
 // stopTimeout bounds a stop.
 const stopTimeout = 9 * time.Second
