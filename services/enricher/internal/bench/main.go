@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"slices"
 	"strings"
@@ -168,14 +169,16 @@ func run(ctx context.Context, o options) (err error) {
 	newStage := func(s enrich.Store) (*enrich.Stage, error) {
 		return enrich.New(s, enrich.Options{
 			Rules: rules, Meaning: meaning, CacheBytes: cfg.CacheBytes, MaxSessionEvents: cfg.MaxSessionEvents,
-			Redact: func(e *eventv1.Event) redact.Counts {
+			Redact: func(e *eventv1.Event) (redact.Counts, []redact.Original) {
 				return redact.Event(e, []byte("a key for the bench"), settings.Settings(e.ProjectId).Privacy)
 			},
 		}, telemetry.Discard().Meter)
 	}
 	fmt.Printf("batches of %d events, %d at a time; meaning by %s; %d of %d cores\n", cfg.MaxBatch, o.partitions, o.embedding, runtime.GOMAXPROCS(0), runtime.NumCPU())
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "sessions\tstored events\tevents/s\trows\tbare rows' events/s\tratio\tloading\tsaving\tcache MB\tpeak RSS MB\t")
+	fmt.Fprintln(w, "sessions\tstored events\tevents/s\trows\tbare rows' events/s\tratio\tCPU/event\tbare CPU/event\tloading\tsaving\ttrails MB\theap MB\tlimit MB\t")
+	limit := float64(int64(cfg.CacheBytes)+cfg.Embedding.CacheBytes) / 1e6
+	empty := heap()
 	one := func(name string, stored int, next func(i int) *eventv1.Event) error {
 		rec := &recorder{Store: store}
 		st, err := newStage(rec)
@@ -190,7 +193,7 @@ func run(ctx context.Context, o options) (err error) {
 		if err != nil {
 			return err
 		}
-		began := time.Now()
+		began, worked := time.Now(), cpu()
 		g, gctx := errgroup.WithContext(ctx)
 		for _, partition := range batches {
 			g.Go(func() error {
@@ -203,7 +206,7 @@ func run(ctx context.Context, o options) (err error) {
 			})
 		}
 		err = g.Wait()
-		took := time.Since(began)
+		took, work := time.Since(began), cpu()-worked
 		if err := errors.Join(err, stop()); err != nil {
 			return err
 		}
@@ -220,12 +223,19 @@ func run(ctx context.Context, o options) (err error) {
 			rows += len(rec.signals[i])
 		}
 		share := func(d time.Duration) float64 { return 100 * d.Seconds() / took.Seconds() / float64(o.partitions) }
+		worked = cpu()
 		bare, err := rec.bare(ctx, other, o.partitions)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(w, "%s\t%d\t%.0f\t%d\t%.0f\t%.2f\t%.0f %%\t%.0f %%\t%.1f\t%.0f\t\n", name, stored, float64(n)/took.Seconds(), rows, float64(n)/bare.Seconds(),
-			bare.Seconds()/took.Seconds(), share(rec.loading), share(rec.saving), float64(st.CacheBytes())/1e6, peakRSS())
+		bareWork := cpu() - worked
+		// What is left is the stage's own: its trails, and what the model remembers.
+		rec.events, rec.signals, batches = nil, nil, nil
+		kept := heap() - empty
+		each := func(d time.Duration) time.Duration { return (d / time.Duration(n)).Round(time.Microsecond) }
+		fmt.Fprintf(w, "%s\t%d\t%.0f\t%d\t%.0f\t%.2f\t%v\t%v\t%.0f %%\t%.0f %%\t%.0f\t%.0f\t%.0f\t\n", name, stored, float64(n)/took.Seconds(), rows, float64(n)/bare.Seconds(),
+			bare.Seconds()/took.Seconds(), each(work), each(bareWork), share(rec.loading), share(rec.saving),
+			float64(st.CacheBytes())/1e6, kept, limit)
 		return w.Flush()
 	}
 	if err := one("new", 0, func(i int) *eventv1.Event { return event("new", i/perSession, i%perSession) }); err != nil {
@@ -357,15 +367,20 @@ func profile(path, name string) (stop func() error, err error) {
 	}, nil
 }
 
-// peakRSS of this process in MB; ClickHouse is another one.
-func peakRSS() float64 {
+// cpu is the time that this process has worked; ClickHouse is another one. On a
+// machine with other work it says more than the clock.
+func cpu() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
 	}
-	unit := 1024.0 // Linux counts kilobytes, macOS bytes
-	if runtime.GOOS == "darwin" {
-		unit = 1
-	}
-	return float64(u.Maxrss) * unit / 1e6
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// heap is what this process holds in memory, in MB.
+func heap() float64 {
+	debug.FreeOSMemory() // collects first
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc) / 1e6
 }

@@ -84,6 +84,9 @@ type about struct {
 	expired bool
 	// comparedWith are the interactions that it was preferred to at some time.
 	comparedWith []*about
+	// read is the reaction that was read last, and what was found in it.
+	read  *Reaction
+	found []Finding
 }
 
 // person is one user's word on one interaction.
@@ -336,13 +339,19 @@ func (a *about) beside(b *about) bool {
 	return alternatives(a.event, b.event) || slices.Contains(a.comparedWith, b) || slices.Contains(b.comparedWith, a)
 }
 
-// find reads the findings of a reaction.
-func (s *Session) find(r *Reaction) []Finding {
-	var found []Finding
-	for _, reader := range s.rules.readers {
-		found = append(found, reader.Read(r)...)
+// find reads the findings of a reaction to a. Readers are pure: a reaction that
+// did not change since is not read again.
+func (s *Session) find(a *about, r *Reaction) []Finding {
+	if a.read == nil || !a.read.same(r) {
+		var found []Finding
+		for _, reader := range s.rules.readers {
+			found = append(found, reader.Read(r)...)
+		}
+		a.found = slices.DeleteFunc(found, func(f Finding) bool { return s.rules.settings.Findings[f.Kind]*f.Clarity <= 0 })
+		a.read = &Reaction{}
+		*a.read = *r
 	}
-	return slices.DeleteFunc(found, func(f Finding) bool { return s.rules.settings.Findings[f.Kind]*f.Clarity <= 0 })
+	return slices.Clone(a.found)
 }
 
 // implicit is the signal of what people did and wrote after an answer; nil where
@@ -352,10 +361,10 @@ func (s *Session) implicit(a *about, features map[string]float64) *signalv1.Sign
 	if a.event != nil {
 		r = s.reaction(a)
 	}
-	found := s.find(r)
+	found := s.find(a, r)
 	// Only who leaves can have given up: look back where it matters.
 	if a.event != nil && r.Next == nil {
-		for i := a.index - 1; i >= max(0, a.index-lookBack) && failed(s.find(s.reaction(s.turns[i]))); i-- {
+		for i := a.index - 1; i >= max(0, a.index-lookBack) && failed(s.find(s.turns[i], s.reaction(s.turns[i]))); i-- {
 			r.Failed++
 		}
 		found = append(found, gaveUp(r, found, s.rules.settings.GaveUpAfter)...)
@@ -411,9 +420,6 @@ func (s *Session) Features(interaction string) map[string]float64 {
 // judge sets the dissatisfaction on all signals of an interaction, and the
 // polarity of the implicit one by it.
 func (s *Session) judge(a *about, signals []*signalv1.Signal, features map[string]float64) {
-	if !slices.ContainsFunc(signals, func(sig *signalv1.Signal) bool { return sig.Kind == KindImplicit }) && len(features) == 0 {
-		s.rules.context(s.reaction(a), features)
-	}
 	var ratings, sum float64
 	for _, p := range a.people {
 		if p.opinion.rating != nil {

@@ -1,6 +1,9 @@
 package derive
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // phrase is a run of words by which a message shows what its writer thinks of
 // the answer before it. Words are plain (see there).
@@ -68,18 +71,45 @@ func allPhrases() []phrase {
 // answer they say at once.
 const saidBytes = 400
 
-// findPhrases are the phrases in a plain text, the first of each kind.
-func findPhrases(all []phrase, text string) []phrase {
-	text = cutTo(text, saidBytes)
-	var out []phrase
-	found := ""
-	for _, p := range all {
-		if p.kind == found {
+// phraseBook finds phrases by their first word.
+type phraseBook struct {
+	all     []phrase
+	byFirst map[string][]int // positions in all
+}
+
+func newPhraseBook(all []phrase) *phraseBook {
+	b := &phraseBook{all, map[string][]int{}}
+	for i, p := range all {
+		first := firstWord(p.words)
+		b.byFirst[first] = append(b.byFirst[first], i)
+	}
+	return b
+}
+
+// firstWord of a plain text, which begins with a space.
+func firstWord(plain string) string {
+	word, _, _ := strings.Cut(plain[1:], " ")
+	return word
+}
+
+// find are the phrases in a plain text, the first of each kind.
+func (b *phraseBook) find(plain string) []phrase {
+	var at []int
+	for i := range len(plain) {
+		if plain[i] != ' ' {
 			continue
 		}
-		if p.atStart && strings.HasPrefix(text, p.words) || !p.atStart && strings.Contains(text, p.words) {
+		for _, n := range b.byFirst[firstWord(plain[i:])] {
+			if p := b.all[n]; (i == 0 || !p.atStart) && strings.HasPrefix(plain[i:], p.words) {
+				at = append(at, n)
+			}
+		}
+	}
+	slices.Sort(at)
+	var out []phrase
+	for _, n := range at {
+		if p := b.all[n]; len(out) == 0 || out[len(out)-1].kind != p.kind {
 			out = append(out, p)
-			found = p.kind
 		}
 	}
 	return out

@@ -52,6 +52,12 @@ type Reaction struct {
 	Failed int
 }
 
+// same says whether two reactions are one: readers find the same in both.
+func (r *Reaction) same(x *Reaction) bool {
+	return r.Answer == x.Answer && slices.Equal(r.Behaviors, x.Behaviors) && r.Next == x.Next && r.Replaced == x.Replaced &&
+		r.Ended == x.Ended && r.Judged == x.Judged && r.Failed == x.Failed
+}
+
 // Finding is something that a reaction shows.
 type Finding struct {
 	Kind string
@@ -161,7 +167,7 @@ func copied(e *eventv1.Event, output string, whole float64) Finding {
 
 // readNext finds what the next message says about the answer.
 func readNext(settings *projects.Signals, meaning Similarity) ReaderFunc {
-	phrases := allPhrases()
+	phrases := newPhraseBook(allPhrases())
 	return func(r *Reaction) []Finding {
 		if r.Next == nil {
 			return nil
@@ -173,7 +179,7 @@ func readNext(settings *projects.Signals, meaning Similarity) ReaderFunc {
 		}
 		var out []Finding
 		negative := false
-		for _, p := range findPhrases(phrases, text) {
+		for _, p := range phrases.find(cutTo(text, saidBytes)) {
 			clarity := p.clarity
 			if p.kind == Approved {
 				switch {

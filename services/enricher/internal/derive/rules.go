@@ -14,7 +14,7 @@ type Rules struct {
 	settings projects.Signals
 	taxonomy *events.Taxonomy
 	readers  []Reader
-	refusals []phrase
+	refusals *phraseBook
 	model    *Model
 }
 
@@ -22,7 +22,7 @@ type Rules struct {
 // again. More readers may be given beside the built-in ones; their findings count
 // if their kind has a confidence in the settings.
 func NewRules(settings projects.Signals, meaning Similarity, more ...Reader) (*Rules, error) {
-	r := &Rules{settings: settings, refusals: refusals()}
+	r := &Rules{settings: settings, refusals: newPhraseBook(refusals())}
 	var err error
 	if r.taxonomy, err = events.NewTaxonomy(settings.Categories); err != nil {
 		return nil, fmt.Errorf("read categories: %w", err)

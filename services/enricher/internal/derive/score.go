@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"strings"
 )
 
 // Features of the model beside the kinds of findings. Those of explicit feedback
@@ -76,12 +75,8 @@ func FindingKinds() []string {
 // context sets the features of a reaction that are no findings.
 func (r *Rules) context(x *Reaction, features map[string]float64) {
 	answer := x.Answer.GetInteraction()
-	opening := plain(cutTo(answer.GetOutput(), saidBytes))
-	for _, p := range r.refusals {
-		if strings.Contains(opening, p.words) {
-			features[FeatureRefusal] = 1
-			break
-		}
+	if len(r.refusals.find(plain(cutTo(answer.GetOutput(), saidBytes)))) > 0 {
+		features[FeatureRefusal] = 1
 	}
 	features[FeatureLength] = max(2, math.Log2(1+float64(len(answer.GetOutput()))/100))
 }

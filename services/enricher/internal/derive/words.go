@@ -23,6 +23,9 @@ func plain(s string) string {
 	gap := true
 	for _, r := range s {
 		switch {
+		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9': // most of all text
+			b.WriteByte(byte(r))
+			gap = false
 		case r == '\'' || r == '’' || unicode.Is(unicode.Mn, r):
 		case unicode.IsLetter(r) || unicode.IsNumber(r):
 			b.WriteRune(unicode.ToLower(r))
