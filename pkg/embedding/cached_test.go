@@ -56,7 +56,7 @@ func TestCacheAsksOnlyForWhatItLacks(t *testing.T) {
 			t.Errorf("%s: asked for %q, want %q", step.name, next.asked, step.asks)
 		}
 		for i, text := range step.texts {
-			if !slices.Equal(got[i], hashText(text)) {
+			if !slices.Equal(got[i], hashText(text, hashDimensions)) {
 				t.Errorf("%s: wrong vector for %q", step.name, text)
 			}
 		}

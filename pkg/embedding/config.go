@@ -45,7 +45,7 @@ type Config struct {
 	Model string `yaml:"model" env:"MODEL"`
 	// APIKey is sent as a bearer token where it is set (openai).
 	APIKey string `yaml:"api_key" env:"API_KEY"`
-	// Dimensions asks the endpoint for shorter vectors; 0 takes the model's own (openai).
+	// Dimensions is the length of a vector; 0 is the model's own (openai), or 512 (hash).
 	Dimensions int `yaml:"dimensions" env:"DIMENSIONS"`
 	// BatchTexts is the number of texts in one request (openai).
 	BatchTexts int `yaml:"batch_texts" env:"BATCH_TEXTS"`
@@ -77,6 +77,9 @@ func (c Config) Validate() error {
 	}
 	switch c.Provider {
 	case ProviderHash:
+		if c.Dimensions != 0 && (c.Dimensions < 64 || c.Dimensions > 4096) {
+			bad("embedding.dimensions: %d, want 64 to 4096, or 0 for %d", c.Dimensions, hashDimensions)
+		}
 	case ProviderMiniLM:
 		if c.ModelDir == "" {
 			bad("embedding.model_dir: must be set")

@@ -6,6 +6,7 @@
 package embedding
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,7 +67,7 @@ func New(cfg Config, tel *telemetry.Telemetry) (Provider, error) {
 	var err error
 	switch cfg.Provider {
 	case ProviderHash:
-		p = NewHash()
+		p = &Hash{cmp.Or(cfg.Dimensions, hashDimensions)}
 	case ProviderMiniLM:
 		p, err = newMiniLM(cfg, tel)
 	case ProviderOpenAI:

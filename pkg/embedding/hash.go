@@ -12,29 +12,26 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-const (
-	hashDimensions = 512
-	hashModel      = "hash-ngram-512-v1"
-)
+const hashDimensions = 512
 
 // Hash embeds by signed feature hashing of words, word pairs and character
 // 3- to 5-grams. It knows spelling, not meaning, and needs no files.
-type Hash struct{}
+type Hash struct{ dimensions int }
 
-// NewHash makes a Hash.
-func NewHash() *Hash { return &Hash{} }
+// NewHash makes a Hash of 512 dimensions.
+func NewHash() *Hash { return &Hash{hashDimensions} }
 
 // Model names the vector space.
-func (*Hash) Model() string { return hashModel }
+func (h *Hash) Model() string { return fmt.Sprintf("hash-ngram-%d-v1", h.dimensions) }
 
 // Dimensions is the length of a vector.
-func (*Hash) Dimensions() int { return hashDimensions }
+func (h *Hash) Dimensions() int { return h.dimensions }
 
 // Close does nothing.
 func (*Hash) Close() error { return nil }
 
 // Embed implements Embedder.
-func (*Hash) Embed(ctx context.Context, texts []string) ([][]float32, error) {
+func (h *Hash) Embed(ctx context.Context, texts []string) ([][]float32, error) {
 	if err := checkLimits(texts); err != nil {
 		return nil, err
 	}
@@ -43,12 +40,12 @@ func (*Hash) Embed(ctx context.Context, texts []string) ([][]float32, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("embed texts: %w", err)
 		}
-		out[i] = hashText(text)
+		out[i] = hashText(text, h.dimensions)
 	}
 	return out, nil
 }
 
-func hashText(text string) []float32 {
+func hashText(text string, dimensions int) []float32 {
 	counts := make(map[uint64]float64)
 	words := hashWords(text)
 	for i, word := range words {
@@ -61,8 +58,8 @@ func hashText(text string) []float32 {
 			grams(padded, n, func(gram string) { counts[xxhash.Sum64String("c"+gram)]++ })
 		}
 	}
-	v := make([]float32, hashDimensions)
-	sums := make([]float64, hashDimensions)
+	v := make([]float32, dimensions)
+	sums := make([]float64, dimensions)
 	for h, n := range counts {
 		// A word said ten times is not ten times as important. Rounded, so that
 		// the sum is exact in any order.
@@ -70,7 +67,7 @@ func hashText(text string) []float32 {
 		if h>>63 == 1 {
 			x = -x
 		}
-		sums[h%hashDimensions] += x
+		sums[h%uint64(dimensions)] += x
 	}
 	for i, s := range sums {
 		v[i] = float32(s)

@@ -68,7 +68,7 @@ func hashed(r *http.Request, floats bool) (*http.Response, error) {
 		if text == "" {
 			return answer(400, `{"error":{"type":"invalid_request_error"}}`), nil
 		}
-		v := hashText(text)
+		v := hashText(text, hashDimensions)
 		raw := []byte{}
 		for d := range v {
 			v[d] *= 3
@@ -133,7 +133,7 @@ func TestOpenAIRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, text := range texts {
-		if Similarity(got[i], hashText(text)) < 0.9999 {
+		if Similarity(got[i], hashText(text, hashDimensions)) < 0.9999 {
 			t.Errorf("text %d has another's vector", i)
 		}
 	}

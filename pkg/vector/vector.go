@@ -302,7 +302,11 @@ func (c *Client) search(ctx context.Context, collection, project string, vectors
 	if err != nil || !exists {
 		return nil, err
 	}
-	req.Collection, req.Tenant, req.Uses_127Api = collection, tenant(project), true
+	return c.searchTenant(ctx, collection, tenant(project), vectors, req)
+}
+
+func (c *Client) searchTenant(ctx context.Context, collection, tenant string, vectors bool, req *pb.SearchRequest) ([]Match, error) {
+	req.Collection, req.Tenant, req.Uses_127Api = collection, tenant, true
 	req.Properties = &pb.PropertiesRequest{NonRefProperties: []string{payload}}
 	req.Metadata = &pb.MetadataRequest{Uuid: true, Vector: vectors, Distance: req.NearVector != nil}
 	ctx, cancel := c.context(ctx, c.cfg.ReadTimeout)

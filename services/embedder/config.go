@@ -17,8 +17,11 @@ type Config struct {
 	Kafka     stream.Config    `yaml:"kafka" envPrefix:"KAFKA_"`
 	Weaviate  vector.Config    `yaml:"weaviate" envPrefix:"WEAVIATE_"`
 	Embedding embedding.Config `yaml:"embedding" envPrefix:"EMBEDDING_"`
-	Cases     CasesConfig      `yaml:"cases" envPrefix:"CASES_"`
-	Recall    RecallConfig     `yaml:"recall" envPrefix:"RECALL_"`
+	// EmbeddingNext is the model that `hone reindex` changes to; none where it
+	// has no provider.
+	EmbeddingNext embedding.Config `yaml:"embedding_next" envPrefix:"EMBEDDING_NEXT_"`
+	Cases         CasesConfig      `yaml:"cases" envPrefix:"CASES_"`
+	Recall        RecallConfig     `yaml:"recall" envPrefix:"RECALL_"`
 }
 
 // CasesConfig says when a signal belongs to a case.
@@ -54,13 +57,15 @@ type RecallConfig struct {
 
 // DefaultConfig listens on ports 9094 and 9194.
 func DefaultConfig() Config {
+	next := embedding.DefaultConfig()
+	next.Provider = ""
 	return Config{
 		Server:    server.DefaultConfig(9094, 9194),
 		Kafka:     stream.DefaultConfig(),
 		Weaviate:  vector.DefaultConfig(),
-		Embedding: embedding.DefaultConfig(),
-		Cases:     CasesConfig{CachedMembers: 50_000, CacheTTL: 30 * time.Second, EditTimeout: 10 * time.Second, PassInterval: 10 * time.Minute},
-		Recall:    RecallConfig{Timeout: time.Second, Concurrency: 64, PromptBytes: 4000},
+		Embedding: embedding.DefaultConfig(), EmbeddingNext: next,
+		Cases:  CasesConfig{CachedMembers: 50_000, CacheTTL: 30 * time.Second, EditTimeout: 10 * time.Second, PassInterval: 10 * time.Minute},
+		Recall: RecallConfig{Timeout: time.Second, Concurrency: 64, PromptBytes: 4000},
 	}
 }
 
@@ -71,6 +76,9 @@ func (c Config) Validate() error {
 		prefixed("kafka", c.Kafka.Validate()),
 		prefixed("weaviate", c.Weaviate.Validate()),
 		c.Embedding.Validate(), // names its keys in full
+	}
+	if c.EmbeddingNext.Provider != "" {
+		errs = append(errs, prefixed("embedding_next", c.EmbeddingNext.Validate()))
 	}
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.Cases.JoinThreshold < 0 || c.Cases.JoinThreshold > 1 {
@@ -112,22 +120,22 @@ func prefixed(section string, err error) error {
 
 // joinThreshold fills in what is not configured. Cosines of different models
 // are not comparable.
-func (c Config) joinThreshold() float64 {
+func (c Config) joinThreshold(provider string) float64 {
 	switch {
 	case c.Cases.JoinThreshold > 0:
 		return c.Cases.JoinThreshold
-	case c.Embedding.Provider == embedding.ProviderHash:
+	case provider == embedding.ProviderHash:
 		return 0.60
 	}
 	return 0.70
 }
 
 // mergeThreshold is the same for the pass (DECISIONS.md 32).
-func (c Config) mergeThreshold() float64 {
+func (c Config) mergeThreshold(provider string) float64 {
 	switch {
 	case c.Cases.MergeThreshold > 0:
 		return c.Cases.MergeThreshold
-	case c.Embedding.Provider == embedding.ProviderHash:
+	case provider == embedding.ProviderHash:
 		return 0.52
 	}
 	return 0.70

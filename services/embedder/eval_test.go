@@ -87,14 +87,14 @@ func BenchmarkEvalCases(b *testing.B) {
 func evalCases(b *testing.B, cfg Config, e embedding.Embedder, rows [][]string, order []int, passes bool, every int) quality {
 	ctx := context.Background()
 	ix := vectortest.NewFake()
-	s, c, err := stages(ix, e, cfg.Cases, cfg.joinThreshold(), projects.Defaults(), telemetry.Discard())
+	s, c, err := stages(ix, e, cfg.Cases, cfg.joinThreshold(cfg.Embedding.Provider), projects.Defaults(), telemetry.Discard())
 	if err != nil {
 		b.Fatal(err)
 	}
 	p := newPass(ix, func(ctx context.Context, recs ...stage.Record) error {
 		_, err := c.Process(ctx, recs)
 		return err
-	}, projects.Defaults(), cfg.mergeThreshold(), telemetry.Discard().Log)
+	}, projects.Defaults(), cfg.mergeThreshold(cfg.Embedding.Provider), telemetry.Discard().Log)
 	intents := map[string]string{}
 	for part := range slices.Chunk(order, every) {
 		for batch := range slices.Chunk(part, 100) {

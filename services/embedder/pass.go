@@ -47,6 +47,7 @@ type pass struct {
 	merge    float64 // mean similarity between the members of doubles
 	log      *slog.Logger
 	now      func() time.Time
+	turn     func() bool // whether its model is in use; nil for always
 
 	mu    sync.Mutex
 	dirty map[string]bool
@@ -76,6 +77,9 @@ func (p *pass) run(ctx context.Context, interval time.Duration) {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
+		}
+		if p.turn != nil && !p.turn() {
+			continue
 		}
 		p.mu.Lock()
 		dirty := p.dirty

@@ -35,11 +35,10 @@ type Service struct {
 	tel      *telemetry.Telemetry
 	projects *projects.Projects
 	reload   time.Duration // of the projects' settings
-	pass     *pass
 	interval time.Duration // of the pass; 0 for none
 	weaviate *vector.Client
-	embedder embedding.Provider
-	provider string // its name in the configuration
+	models   []embedding.Provider
+	spaces   *spaces
 	pub      *stream.Publisher
 	runners  []*stream.Runner
 	server   *server.Server
@@ -66,28 +65,28 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{tel: tel, projects: settings, reload: cfg.Server.FilesReload, provider: cfg.Embedding.Provider}
+	s := &Service{tel: tel, projects: settings, reload: cfg.Server.FilesReload, interval: cfg.Cases.PassInterval}
 	if s.weaviate, err = vector.Open(cfg.Weaviate); err != nil {
 		return nil, err
-	}
-	if s.embedder, err = embedding.New(cfg.Embedding, tel); err != nil {
-		return nil, errors.Join(err, s.close())
 	}
 	if s.pub, err = stream.NewPublisher(cfg.Kafka, tel); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	signals, curation, err := stages(s.weaviate, s.embedder, cfg.Cases, cfg.joinThreshold(), settings, tel)
-	if err != nil {
-		return nil, errors.Join(err, s.close())
+	s.spaces = &spaces{backend: s.weaviate}
+	for _, model := range []embedding.Config{cfg.Embedding, cfg.EmbeddingNext} {
+		if model.Provider == "" {
+			continue
+		}
+		if err := s.addPart(model, cfg, tel); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
 	}
-	s.pass, s.interval = newPass(s.weaviate, s.pub.Publish, settings, cfg.mergeThreshold(), tel.Log), cfg.Cases.PassInterval
-	signals.mark = s.pass.mark
 	for _, r := range []struct {
 		group, topic string
 		stage        stage.Stage
 	}{
-		{GroupSignals, stream.TopicSignals, signals},
-		{GroupCuration, stream.TopicCuration, curation},
+		{GroupSignals, stream.TopicSignals, s.spaces.stage(func(p *part) stage.Stage { return p.signals })},
+		{GroupCuration, stream.TopicCuration, s.spaces.stage(func(p *part) stage.Stage { return p.curation })},
 	} {
 		runner, err := stream.NewRunner(stream.DefaultRunnerConfig(r.group, r.topic), cfg.Kafka, r.stage, s.pub, tel)
 		if err != nil {
@@ -96,13 +95,36 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 		s.runners = append(s.runners, runner)
 	}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)
-	api, err := newAPI(s.weaviate, s.embedder, settings, cfg.Recall, tel.Log)
-	if err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	recallv1.RegisterRecallServiceServer(s.server.GRPC(), api)
-	casesv1.RegisterCaseServiceServer(s.server.GRPC(), newCaseAPI(api, s.pub.Publish, cfg.Cases.EditTimeout))
+	recallv1.RegisterRecallServiceServer(s.server.GRPC(), &recallServer{spaces: s.spaces})
+	casesv1.RegisterCaseServiceServer(s.server.GRPC(), &caseServer{spaces: s.spaces})
 	return s, nil
+}
+
+// addPart makes all that works with one model.
+func (s *Service) addPart(model embedding.Config, cfg Config, tel *telemetry.Telemetry) error {
+	e, err := embedding.New(model, tel)
+	if err != nil {
+		return err
+	}
+	s.models = append(s.models, e)
+	p := s.spaces.add(model.Provider, e)
+	if p.signals, p.curation, err = stages(p.index, e, cfg.Cases, cfg.joinThreshold(model.Provider), s.projects, tel); err != nil {
+		return err
+	}
+	// During a change of the model both parts may have a batch of a project.
+	p.signals.store.locks = s.spaces.parts[0].signals.store.locks
+	p.pass = newPass(p.index, s.pub.Publish, s.projects, cfg.mergeThreshold(model.Provider), tel.Log)
+	p.pass.turn = func() bool { return s.spaces.last() == p }
+	p.signals.mark = func(project string) {
+		for _, p := range s.spaces.parts {
+			p.pass.mark(project)
+		}
+	}
+	if p.recall, err = newAPI(p.index, e, s.projects, cfg.Recall, tel.Log); err != nil {
+		return err
+	}
+	p.cases = newCaseAPI(p.recall, s.pub.Publish, cfg.Cases.EditTimeout)
+	return nil
 }
 
 // stages are the two that change cases. They share a store, so that one case
@@ -139,23 +161,27 @@ func (s *Service) Run(ctx context.Context) error {
 		for _, r := range s.runners {
 			stages.Go(func() error { return r.Run(sctx) })
 		}
+		stages.Go(func() error { return s.spaces.follow(sctx) })
+		stages.Go(func() error { newReindexer(s.spaces, s.tel.Log).run(sctx); return nil })
 		if s.interval > 0 {
-			stages.Go(func() error { s.pass.run(sctx, s.interval); return nil })
+			for _, p := range s.spaces.parts {
+				stages.Go(func() error { p.pass.run(sctx, s.interval); return nil })
+			}
 		}
 		return stages.Wait()
 	})
 	return errors.Join(g.Wait(), s.close())
 }
 
-// awaitIndex returns when Weaviate is there, with its schema and vectors of this
-// embedder's model; or with errOtherModel; or when ctx ends.
+// awaitIndex returns when Weaviate is there, with its schema and vectors of a
+// model of this embedder; or with errOtherModel; or when ctx ends.
 func (s *Service) awaitIndex(ctx context.Context) error {
 	const pause, repeat = 200 * time.Millisecond, 10 * time.Second
 	var logged time.Time
 	for {
 		err := s.weaviate.Ready(ctx)
 		if err == nil {
-			err = claim(ctx, s.weaviate, s.embedder, s.provider)
+			err = s.spaces.claim(ctx)
 		}
 		if err == nil || errors.Is(err, errOtherModel) {
 			return err
@@ -186,8 +212,8 @@ func (s *Service) close() error {
 	if s.pub != nil {
 		errs = append(errs, s.pub.Close())
 	}
-	if s.embedder != nil {
-		errs = append(errs, s.embedder.Close())
+	for _, m := range s.models {
+		errs = append(errs, m.Close())
 	}
 	if s.weaviate != nil {
 		errs = append(errs, s.weaviate.Close())

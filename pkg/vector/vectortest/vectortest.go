@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +26,10 @@ type Index interface {
 	NearValues(ctx context.Context, collection, project string, q vector.NearQuery, property string) ([]vector.ValueMatch, error)
 	List(ctx context.Context, collection, project string, q vector.ListQuery) ([]vector.Object, error)
 	Delete(ctx context.Context, collection, project string, objectIDs []string) error
+	Tenants(ctx context.Context, collection string) ([]string, error)
+	Walk(ctx context.Context, collection, tenant, after string, limit int, vectors bool) ([]vector.Object, error)
+	EnsureSpace(ctx context.Context, suffix string) error
+	EmptySpace(ctx context.Context, suffix string) error
 }
 
 // Fake is an Index in memory.
@@ -168,6 +173,49 @@ func (f *Fake) Delete(_ context.Context, collection, project string, objectIDs [
 		delete(f.objects[collection+"/"+project], id)
 	}
 	return nil
+}
+
+// EnsureSpace is vector.Client's.
+func (*Fake) EnsureSpace(context.Context, string) error { return nil }
+
+// EmptySpace is vector.Client's.
+func (f *Fake) EmptySpace(_ context.Context, suffix string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.objects, func(key string, _ map[string]vector.Object) bool {
+		return strings.HasPrefix(key, vector.Exchanges+suffix+"/") || strings.HasPrefix(key, vector.Cases+suffix+"/")
+	})
+	return nil
+}
+
+// Tenants is vector.Client's.
+func (f *Fake) Tenants(_ context.Context, collection string) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var names []string
+	for key := range f.objects {
+		if project, ok := strings.CutPrefix(key, collection+"/"); ok {
+			names = append(names, project)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Walk is vector.Client's.
+func (f *Fake) Walk(_ context.Context, collection, tenant, after string, limit int, vectors bool) ([]vector.Object, error) {
+	if err := f.enter("Walk", collection); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var objects []vector.Object
+	for _, id := range slices.Sorted(maps.Keys(f.objects[collection+"/"+tenant])) {
+		if id > after && len(objects) < limit {
+			objects = append(objects, out(f.objects[collection+"/"+tenant][id], vectors))
+		}
+	}
+	return objects, nil
 }
 
 // Snapshot is all that is stored, in a form that two runs can be compared by.
@@ -376,5 +424,53 @@ func Suite(t *testing.T, index Index, prefix string) {
 			t.Fatal(err)
 		}
 		list(t, one, vector.ListQuery{Filter: vector.In("state", "many"), Limit: 9}, "0 []")
+	})
+	t.Run("another space is walked through in order, and emptied", func(t *testing.T) {
+		const suffix = "_other_3"
+		other := vector.Cases + suffix
+		if err := index.EnsureSpace(ctx, suffix); err != nil {
+			t.Fatal(err)
+		}
+		var all []vector.Object
+		for i := range 25 {
+			all = append(all, object(one, fmt.Sprint("w", i), []float32{0, 0, 1}, i, "new"))
+		}
+		all[3].Vector = nil
+		if err := index.Upsert(ctx, other, one, all); err != nil {
+			t.Fatal(err)
+		}
+		tenants, err := index.Tenants(ctx, other)
+		if err != nil || len(tenants) != 1 {
+			t.Fatalf("Tenants = %v, %v", tenants, err)
+		}
+		var got []vector.Object
+		for after := ""; ; after = got[len(got)-1].ID {
+			page, err := index.Walk(ctx, other, tenants[0], after, 10, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, page...)
+			if len(page) < 10 {
+				break
+			}
+		}
+		slices.SortFunc(all, func(a, b vector.Object) int { return cmp.Compare(a.ID, b.ID) })
+		if len(got) != len(all) {
+			t.Fatalf("walked through %d objects, want %d", len(got), len(all))
+		}
+		for i, o := range got {
+			if o.ID != all[i].ID || !bytes.Equal(o.Payload, all[i].Payload) || !slices.Equal(o.Vector, all[i].Vector) {
+				t.Errorf("object %d: %v, want %v", i, o, all[i])
+			}
+		}
+		if err := index.EmptySpace(ctx, suffix); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := index.Get(ctx, other, one, []string{all[0].ID}, false); err != nil || len(left) != 0 {
+			t.Errorf("left = %v, %v", left, err)
+		}
+		if left, err := index.Get(ctx, vector.Cases, one, []string{ids.UUID(one, "b")}, false); err != nil || len(left) != 1 {
+			t.Errorf("the other space has %v, %v", left, err)
+		}
 	})
 }

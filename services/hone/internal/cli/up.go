@@ -20,7 +20,10 @@ func newUpCommand(g *global) *cobra.Command {
 		Short: "Start all of Hone on this machine",
 		Long: `Start all of Hone on this machine: an embedded broker, ClickHouse and Weaviate as child
 processes, and the five services. Data, logs and keys are kept in --dir; start it
-again and all is there. For one machine: nothing is replicated.`,
+again and all is there. For one machine: nothing is replicated.
+
+The embedding model is that of HONE_EMBEDDER_EMBEDDING_PROVIDER (minilm, hash or openai)
+and the variables beside it; 'hone reindex' changes the model of a --dir that has data.`,
 		Example: `  hone up
   hone up --dir /var/lib/hone
   hone up --dir "$(mktemp -d)" --ports auto --json`,

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/honeloop/hone/pkg/config"
 	"github.com/honeloop/hone/pkg/embedded"
 	"github.com/honeloop/hone/pkg/telemetry"
 	"github.com/honeloop/hone/services/collector"
@@ -117,6 +118,10 @@ func Start(ctx context.Context, o Options) (_ *Hone, err error) {
 
 	cfg := newConfigs(o.Dir, creds)
 	if err := h.startParts(ctx, o, creds, cfg); err != nil {
+		return nil, err
+	}
+	// For its models, above all.
+	if err := config.Load(&cfg.embedder, "", "embedder", "HONE_EMBEDDER_"); err != nil {
 		return nil, err
 	}
 	if err := h.step("schema", func() error { return migrate.Run(ctx, cfg.migrate) }); err != nil {
