@@ -109,7 +109,12 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err := auth.WriteKeys(keys, []auth.Key{key}); err != nil {
 		return nil, err
 	}
-	if r.sys, err = newSystem(dir, plain, keys, r.sawDeath); err != nil {
+	// The judge knows what people say, not what may be read from what they do.
+	projects := filepath.Join(dir, "projects.yaml")
+	if err := os.WriteFile(projects, []byte("defaults: {signals: {findings: {reasked: 0, regenerated: 0}}}\n"), 0o600); err != nil {
+		return nil, fmt.Errorf("write projects: %w", err)
+	}
+	if r.sys, err = newSystem(dir, plain, keys, projects, r.sawDeath); err != nil {
 		return nil, err
 	}
 	living, end := context.WithCancel(ctx) // of the watches over the parts

@@ -245,7 +245,7 @@ type system struct {
 // services in the order of their start.
 func services() []string { return []string{"curator", "router", "embedder", "enricher", "collector"} }
 
-func newSystem(dir, key, keys string, died func(*part, error, bool)) (*system, error) {
+func newSystem(dir, key, keys, projects string, died func(*part, error, bool)) (*system, error) {
 	s := &system{dir: dir, key: key, byName: map[string]*part{}}
 	var broker, chTCP, chHTTP, wv, wvGRPC, web int
 	ports := []*int{&broker, &chTCP, &chHTTP, &wv, &wvGRPC, &web}
@@ -303,7 +303,7 @@ func newSystem(dir, key, keys string, died func(*part, error, bool)) (*system, e
 		return &running{pid: w.PID(), done: w.Done(), why: w.Err, stop: w.Stop}, nil
 	})
 	for _, name := range services() {
-		env := s.env(name, "SERVER_KEYS_FILE="+keys, "SERVER_GRPC_ADDR="+embedded.Loopback(*grpc[name]), "SERVER_ADMIN_ADDR="+embedded.Loopback(*admin[name]),
+		env := s.env(name, "SERVER_KEYS_FILE="+keys, "SERVER_PROJECTS_FILE="+projects, "SERVER_GRPC_ADDR="+embedded.Loopback(*grpc[name]), "SERVER_ADMIN_ADDR="+embedded.Loopback(*admin[name]),
 			"HTTP_ADDR="+embedded.Loopback(web), "EMBEDDING_PROVIDER=hash", "SPOOL_ENABLED=true", "SPOOL_DIR="+spool, "SPOOL_MAX_BYTES="+strconv.Itoa(spoolMax),
 			"TIMERS_EVERY=0s", // the judge knows of no timers
 			"UPSTREAMS_TRAIL="+embedded.Loopback(*grpc["enricher"]), "UPSTREAMS_EMBEDDER="+embedded.Loopback(*grpc["embedder"]),
