@@ -210,8 +210,8 @@ func (r *reindexer) take(ctx context.Context) (*Reindex, error) {
 	return state, nil
 }
 
-func (s *Reindex) restart() {
-	s.Collection, s.Tenant, s.After, s.Share = "", "", "", 0
+func (r *Reindex) restart() {
+	r.Collection, r.Tenant, r.After, r.Share = "", "", "", 0
 }
 
 // able says whether this embedder has the models that the work needs.
