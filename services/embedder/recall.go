@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -29,6 +30,7 @@ import (
 const (
 	maxQueryBytes = 32 << 10 // of a Recall
 	maxRecall     = 20
+	maxFollowUp   = 3 // words of a query that is embedded with its context
 	defaultRecall = 3
 	spareCases    = 5 // read beyond k, for those that are muted or merged
 	maxEmbed      = 256
@@ -110,7 +112,7 @@ type question struct {
 
 func (a *api) question(project string, req *recallv1.RecallRequest) (question, error) {
 	q := question{
-		text: shorten(req.GetQuery(), maxQuery), k: int(req.GetK()), minSimilarity: -1,
+		text: recallText(req), k: int(req.GetK()), minSimilarity: -1,
 		minRelevance: a.projects.Settings(project).Recall.MinRelevance, promptBytes: a.cfg.PromptBytes,
 	}
 	switch {
@@ -118,6 +120,8 @@ func (a *api) question(project string, req *recallv1.RecallRequest) (question, e
 		return q, invalid("query", "missing")
 	case len(req.GetQuery()) > maxQueryBytes:
 		return q, invalid("query", fmt.Sprintf("%d bytes, want at most %d", len(req.GetQuery()), maxQueryBytes))
+	case len(req.GetContext()) > maxQueryBytes:
+		return q, invalid("context", fmt.Sprintf("%d bytes, want at most %d", len(req.GetContext()), maxQueryBytes))
 	case req.GetK() > maxRecall:
 		return q, invalid("k", fmt.Sprintf("%d, want at most %d", req.GetK(), maxRecall))
 	case req.GetMaxTokens() > 0 && req.GetMaxTokens() < minTokens:
@@ -142,6 +146,17 @@ func (a *api) question(project string, req *recallv1.RecallRequest) (question, e
 		q.promptBytes = int(min(int64(q.promptBytes), bytesPerToken*int64(n)))
 	}
 	return q, nil
+}
+
+// recallText is what is embedded. Few words mean little without what was said
+// before; more of them mean something, which other words would only blur.
+func recallText(req *recallv1.RecallRequest) string {
+	query, before := req.GetQuery(), strings.TrimSpace(req.GetContext())
+	if before == "" || len(strings.Fields(query)) > maxFollowUp {
+		return shorten(query, maxQuery)
+	}
+	query = shorten(query, maxQuery/2)
+	return shorten(before, maxQuery-utf8.RuneCountInString(query)-1) + "\n" + query
 }
 
 // recall looks for exchanges near the query. There is no filter on them, which

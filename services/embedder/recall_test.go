@@ -115,6 +115,33 @@ func TestAnAnswerIsReadBesideItsCase(t *testing.T) {
 	}
 }
 
+func TestAFewWordsAreReadWithTheirContext(t *testing.T) {
+	long := strings.Repeat("x", maxQuery)
+	for _, tt := range []struct{ name, query, context, want string }{
+		{"nothing before", "and for shoes?", " ", "and for shoes?"},
+		{"a follow-up", "and for shoes?", "Can I return a coat?\n", "Can I return a coat?\nand for shoes?"},
+		{"a whole question", "Where is my parcel?", "Can I return a coat?", "Where is my parcel?"},
+		{"a long context is cut", "and shoes", long, strings.Repeat("x", maxQuery-11) + "…\nand shoes"},
+		{"half is for the query", long, "Can I return a coat?", "Can I return a coat?\n" + strings.Repeat("x", maxQuery/2-1) + "…"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := recallText(&recallv1.RecallRequest{Query: tt.query, Context: tt.context}); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+
+	h := newHarness(t)
+	h.send(signal("s1", negative, "0"), signal("s2", negative, "120"))
+	// The fake reads the angle that a text begins with.
+	for query, want := range map[string]string{"120": "0 1.00", "120 and four more words": "120 1.00"} {
+		r, err := h.api().Recall(as("p"), &recallv1.RecallRequest{Query: query, Context: "0", K: 1})
+		if err != nil || recalled(r) != want {
+			t.Errorf("%s: %s, %v; want %s", query, recalled(r), err, want)
+		}
+	}
+}
+
 func TestRequestsAreChecked(t *testing.T) {
 	h := newHarness(t)
 	nan, high := math.NaN(), 1.5
@@ -143,6 +170,7 @@ func TestRequestsAreChecked(t *testing.T) {
 		"similarity":     {recall(as("p"), &recallv1.RecallRequest{Query: "1", MinSimilarity: &high}), codes.InvalidArgument, "min_similarity"},
 		"relevance":      {recall(as("p"), &recallv1.RecallRequest{Query: "1", MinRelevance: &high}), codes.InvalidArgument, "min_relevance"},
 		"tokens":         {recall(as("p"), &recallv1.RecallRequest{Query: "1", MaxTokens: 149}), codes.InvalidArgument, "max_tokens"},
+		"long context":   {recall(as("p"), &recallv1.RecallRequest{Query: "1", Context: strings.Repeat("1", maxQueryBytes+1)}), codes.InvalidArgument, "context"},
 		"blank query":    {recall(as("p"), &recallv1.RecallRequest{Query: " \n"}), codes.InvalidArgument, "query"},
 		"similarity NaN": {recall(as("p"), &recallv1.RecallRequest{Query: "1", MinSimilarity: &nan}), codes.InvalidArgument, "min_similarity"},
 		"no key":         {recall(context.Background(), &recallv1.RecallRequest{Query: "1"}), codes.Unauthenticated, ""},

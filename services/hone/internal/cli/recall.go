@@ -15,13 +15,14 @@ func newRecallCommand(g *global) *cobra.Command {
 	var k uint32
 	var minSimilarity, minRelevance float64
 	var maxTokens uint32
+	var before string
 	cmd := &cobra.Command{
 		Use:     "recall TEXT",
 		Short:   "Ask what is known about a question, as an application would before it answers",
 		Example: `  hone recall "Can I send back shoes I have worn?"` + "\n" + `  hone recall -k 5 --json "Where is my parcel?"`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: g.connected(func(cmd *cobra.Command, args []string, conn *grpc.ClientConn) error {
-			req := &recallv1.RecallRequest{Query: strings.Join(args, " "), K: k, MaxTokens: maxTokens}
+			req := &recallv1.RecallRequest{Query: strings.Join(args, " "), K: k, MaxTokens: maxTokens, Context: before}
 			if cmd.Flags().Changed("min-relevance") {
 				req.MinRelevance = &minRelevance
 			}
@@ -43,6 +44,7 @@ func newRecallCommand(g *global) *cobra.Command {
 	cmd.Flags().Float64Var(&minRelevance, "min-relevance", 0, "probability that the question is about a known problem below which nothing is returned (default the project's, 0.75)")
 	cmd.Flags().Float64Var(&minSimilarity, "min-similarity", 0, "cosine similarity below which a case is not returned")
 	cmd.Flags().Uint32Var(&maxTokens, "max-tokens", 0, "most tokens of the prompt block (in --json)")
+	cmd.Flags().StringVar(&before, "context", "", "what the user asked before, for a question of at most three words that goes on from it")
 	return cmd
 }
 

@@ -39,7 +39,11 @@ type RecallRequest struct {
 	MinRelevance *float64 `protobuf:"fixed64,4,opt,name=min_relevance,json=minRelevance,proto3,oneof" json:"min_relevance,omitempty"`
 	// Most tokens of the prompt block, at least 150, counted as one for each
 	// three bytes; 0 means the service's own limit, which also holds here.
-	MaxTokens     uint32 `protobuf:"varint,5,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
+	MaxTokens uint32 `protobuf:"varint,5,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
+	// What the user asked before, where the query goes on from it. A query of at
+	// most three words, as "and for shoes?", is compared together with it; a longer
+	// one speaks for itself, and this is not looked at.
+	Context       string `protobuf:"bytes,6,opt,name=context,proto3" json:"context,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -107,6 +111,13 @@ func (x *RecallRequest) GetMaxTokens() uint32 {
 		return x.MaxTokens
 	}
 	return 0
+}
+
+func (x *RecallRequest) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
 }
 
 type RecallResponse struct {
@@ -383,14 +394,15 @@ var File_hone_recall_v1_recall_proto protoreflect.FileDescriptor
 
 const file_hone_recall_v1_recall_proto_rawDesc = "" +
 	"\n" +
-	"\x1bhone/recall/v1/recall.proto\x12\x0ehone.recall.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19hone/cases/v1/cases.proto\"\xcd\x01\n" +
+	"\x1bhone/recall/v1/recall.proto\x12\x0ehone.recall.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19hone/cases/v1/cases.proto\"\xe7\x01\n" +
 	"\rRecallRequest\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\tR\x05query\x12\f\n" +
 	"\x01k\x18\x02 \x01(\rR\x01k\x12*\n" +
 	"\x0emin_similarity\x18\x03 \x01(\x01H\x00R\rminSimilarity\x88\x01\x01\x12(\n" +
 	"\rmin_relevance\x18\x04 \x01(\x01H\x01R\fminRelevance\x88\x01\x01\x12\x1d\n" +
 	"\n" +
-	"max_tokens\x18\x05 \x01(\rR\tmaxTokensB\x11\n" +
+	"max_tokens\x18\x05 \x01(\rR\tmaxTokens\x12\x18\n" +
+	"\acontext\x18\x06 \x01(\tR\acontextB\x11\n" +
 	"\x0f_min_similarityB\x10\n" +
 	"\x0e_min_relevance\"\x7f\n" +
 	"\x0eRecallResponse\x124\n" +
