@@ -176,9 +176,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	fmt.Printf("batches of %d events, %d at a time; meaning by %s; %d of %d cores\n", cfg.MaxBatch, o.partitions, o.embedding, runtime.GOMAXPROCS(0), runtime.NumCPU())
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "sessions\tstored events\tevents/s\trows\tbare rows' events/s\tratio\tCPU/event\tbare CPU/event\tloading\tsaving\ttrails MB\theap MB\tlimit MB\t")
-	limit := float64(int64(cfg.CacheBytes)+cfg.Embedding.CacheBytes) / 1e6
-	empty := heap()
+	fmt.Fprintln(w, "sessions\tstored events\tevents/s\trows\tbare rows' events/s\tratio\tCPU/event\tbare CPU/event\tloading\tsaving\tcounted MB\theap MB\tlimit MB\t")
 	one := func(name string, stored int, next func(i int) *eventv1.Event) error {
 		rec := &recorder{Store: store}
 		st, err := newStage(rec)
@@ -229,13 +227,16 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 		bareWork := cpu() - worked
-		// What is left is the stage's own: its trails, and what the model remembers.
+		// What goes with the stage is its trails. The model's vectors, which have a
+		// limit of their own, and the buffers of connections stay.
 		rec.events, rec.signals, batches = nil, nil, nil
-		kept := heap() - empty
+		counted, held := float64(st.CacheBytes())/1e6, heap()
+		st = nil
+		held -= heap()
 		each := func(d time.Duration) time.Duration { return (d / time.Duration(n)).Round(time.Microsecond) }
 		fmt.Fprintf(w, "%s\t%d\t%.0f\t%d\t%.0f\t%.2f\t%v\t%v\t%.0f %%\t%.0f %%\t%.0f\t%.0f\t%.0f\t\n", name, stored, float64(n)/took.Seconds(), rows, float64(n)/bare.Seconds(),
 			bare.Seconds()/took.Seconds(), each(work), each(bareWork), share(rec.loading), share(rec.saving),
-			float64(st.CacheBytes())/1e6, kept, limit)
+			counted, held, float64(cfg.CacheBytes)/1e6)
 		return w.Flush()
 	}
 	if err := one("new", 0, func(i int) *eventv1.Event { return event("new", i/perSession, i%perSession) }); err != nil {
@@ -379,7 +380,9 @@ func cpu() time.Duration {
 
 // heap is what this process holds in memory, in MB.
 func heap() float64 {
-	debug.FreeOSMemory() // collects first
+	// Pools are empty after the second collection.
+	runtime.GC()
+	debug.FreeOSMemory()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return float64(m.HeapAlloc) / 1e6
