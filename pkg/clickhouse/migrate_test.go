@@ -45,6 +45,11 @@ var firstRows = []written{
 		"SELECT chosen = 'Yes.' FROM dataset_rows"},
 	{3, "patches_log", "patches", "project_id, patch_id, version, text, payload",
 		[]string{"'p', 'pt', 2, 'Say no.', 'x'", "'p', 'pt', 4, 'Say yes.', 'x'"}, "SELECT text = 'Say yes.' FROM patches"},
+	{11, "originals_log", "originals", "project_id, session_id, placeholder, original_id, type, key_id, ciphertext, occurred_at",
+		[]string{
+			"'p', 's', '<EMAIL_0001>', '00', 'email', 'k', 'x', '2026-03-02 10:00:00'",
+			"'p', 's', '<EMAIL_0001>', '00', 'email', 'k', 'x', '2026-03-02 11:00:00'",
+		}, "SELECT toString(occurred_at) = '2026-03-02 11:00:00.000' FROM originals"},
 	{3, "product_issues_log", "product_issues", "project_id, issue_id, version, title",
 		[]string{"'p', 'pi', 2, 'Old'", "'p', 'pi', 4, 'New'"}, "SELECT title = 'New' FROM product_issues"},
 }

@@ -14,6 +14,9 @@ type Privacy struct {
 	Redact map[string]bool `yaml:"redact"`
 	// Fields that stay as they are; see PrivacyFields.
 	Leave []string `yaml:"leave"`
+	// Keep what each placeholder stands for, encrypted; the enricher needs a key
+	// for it.
+	KeepOriginals bool `yaml:"keep_originals"`
 }
 
 // PrivacyTypes are the types of personal data, and whether they are replaced

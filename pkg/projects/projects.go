@@ -74,6 +74,8 @@ func section(name string, err error) error {
 type Projects struct {
 	table atomic.Pointer[table]
 	file  *config.File // nil where there is none
+	// check is what a service asks of settings besides Validate; may be nil.
+	check func(Settings) error
 }
 
 type table struct {
@@ -92,7 +94,14 @@ func Defaults() *Projects {
 // Read reads a projects file; no path means that there is none. Unknown keys
 // are errors.
 func Read(path string) (*Projects, error) {
+	return ReadChecked(path, nil)
+}
+
+// ReadChecked is Read for a service that cannot do all that may be set: what
+// check refuses is an error, and later changes nothing, as what is not valid.
+func ReadChecked(path string, check func(Settings) error) (*Projects, error) {
 	p := Defaults()
+	p.check = check
 	if path == "" {
 		return p, nil
 	}
@@ -121,7 +130,11 @@ func (p *Projects) take(data []byte) error {
 				return nil
 			}
 		}
-		if err := s.Validate(); err != nil {
+		err := s.Validate()
+		if p.check != nil {
+			err = errors.Join(err, p.check(s))
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 		}
 		return &s

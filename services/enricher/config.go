@@ -9,6 +9,8 @@ import (
 	"github.com/honeloop/hone/pkg/embedding"
 	"github.com/honeloop/hone/pkg/server"
 	"github.com/honeloop/hone/pkg/stream"
+
+	"github.com/honeloop/hone/services/enricher/internal/originals"
 )
 
 // Config of the enricher.
@@ -32,6 +34,11 @@ type Config struct {
 	// A secret that the numbers of placeholders come from, the same for all
 	// enrichers. Without one, who reads a placeholder can try out what it stands for.
 	PrivacyKey string `yaml:"privacy_key" env:"PRIVACY_KEY"`
+	// What originals are encrypted with, for projects with privacy.keep_originals:
+	// 32 random bytes in base64 or hex, the same for all enrichers.
+	OriginalsKey string `yaml:"originals_key" env:"ORIGINALS_KEY"`
+	// Keys that were used before, to read what they encrypted.
+	OriginalsOldKeys []string `yaml:"originals_old_keys" env:"ORIGINALS_OLD_KEYS"`
 	// What is done about alerts.
 	Alerts AlertsConfig `yaml:"alerts" envPrefix:"ALERTS_"`
 }
@@ -77,7 +84,8 @@ func (c Config) Validate() error {
 	if n := len(c.PrivacyKey); n > 0 && n < 16 {
 		errs = append(errs, errors.New("privacy_key: want at least 16 characters, drawn at random"))
 	}
-	return errors.Join(errs...)
+	_, err := originals.NewKeys(c.OriginalsKey, c.OriginalsOldKeys)
+	return errors.Join(append(errs, err)...)
 }
 
 func prefix(section string, err error) error {

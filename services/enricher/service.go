@@ -23,6 +23,7 @@ import (
 
 	"github.com/honeloop/hone/services/enricher/internal/alerting"
 	"github.com/honeloop/hone/services/enricher/internal/enrich"
+	"github.com/honeloop/hone/services/enricher/internal/originals"
 	"github.com/honeloop/hone/services/enricher/internal/redact"
 	"github.com/honeloop/hone/services/enricher/internal/sessions"
 	"github.com/honeloop/hone/services/enricher/internal/timers"
@@ -60,7 +61,16 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", err)
 	}
-	settings, err := projects.Read(cfg.Server.ProjectsFile)
+	originalsKeys, err := originals.NewKeys(cfg.OriginalsKey, cfg.OriginalsOldKeys)
+	if err != nil {
+		return nil, fmt.Errorf("create enricher: %w", err)
+	}
+	settings, err := projects.ReadChecked(cfg.Server.ProjectsFile, func(s projects.Settings) error {
+		if s.Privacy.KeepOriginals && !originalsKeys.CanKeep() {
+			return originals.ErrNoKey
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", err)
 	}
@@ -70,6 +80,7 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	}
 	store := trail.NewStore(conn)
 	store.RetentionDays = func(project string) int { return settings.Settings(project).Retention.Days }
+	kept := originals.NewStore(conn, originalsKeys, store.RetentionDays)
 	model, err := embedding.New(cfg.Embedding, tel)
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, conn.Close()))
@@ -78,9 +89,10 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	st, err := enrich.New(store, enrich.Options{
 		Rules: enrich.ProjectRules(settings, meaning), Meaning: meaning,
 		CacheBytes: cfg.CacheBytes, MaxSessionEvents: cfg.MaxSessionEvents,
-		Redact: func(e *eventv1.Event) redact.Counts {
+		Redact: func(e *eventv1.Event) (redact.Counts, []redact.Original) {
 			return redact.Event(e, []byte(cfg.PrivacyKey), settings.Settings(e.ProjectId).Privacy)
 		},
+		SaveOriginals: kept.Save,
 	}, tel.Meter)
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, conn.Close()))
@@ -106,7 +118,7 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	}
 	s := &Service{alerts: alerts, conn: conn, model: model, timers: clock, every: cfg.TimersEvery, projects: settings, reload: cfg.Server.FilesReload, pub: pub, runner: runner, tel: tel}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)
-	trailv1.RegisterTrailServiceServer(s.server.GRPC(), &trailServer{store: sessions.NewStore(conn), log: tel.Log})
+	trailv1.RegisterTrailServiceServer(s.server.GRPC(), &trailServer{store: sessions.NewStore(conn), originals: kept, log: tel.Log})
 	trendsv1.RegisterTrendServiceServer(s.server.GRPC(), &trendServer{store: trends.NewStore(conn), alerts: alerting.NewStore(conn), log: tel.Log})
 	return s, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/honeloop/hone/pkg/auth"
 	trailv1 "github.com/honeloop/hone/proto/gen/go/hone/trail/v1"
 
+	"github.com/honeloop/hone/services/enricher/internal/originals"
 	"github.com/honeloop/hone/services/enricher/internal/sessions"
 	"github.com/honeloop/hone/services/enricher/internal/trends"
 )
@@ -23,8 +24,9 @@ import (
 // once.
 type trailServer struct {
 	trailv1.UnimplementedTrailServiceServer
-	store *sessions.Store
-	log   *slog.Logger
+	store     *sessions.Store
+	originals *originals.Store
+	log       *slog.Logger
 }
 
 const (

@@ -169,7 +169,7 @@ func run(ctx context.Context, o options) (err error) {
 	newStage := func(s enrich.Store) (*enrich.Stage, error) {
 		return enrich.New(s, enrich.Options{
 			Rules: rules, Meaning: meaning, CacheBytes: cfg.CacheBytes, MaxSessionEvents: cfg.MaxSessionEvents,
-			Redact: func(e *eventv1.Event) redact.Counts {
+			Redact: func(e *eventv1.Event) (redact.Counts, []redact.Original) {
 				return redact.Event(e, []byte("a key for the bench"), settings.Settings(e.ProjectId).Privacy)
 			},
 		}, telemetry.Discard().Meter)

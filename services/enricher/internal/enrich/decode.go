@@ -13,6 +13,8 @@ import (
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
+
+	"github.com/honeloop/hone/services/enricher/internal/redact"
 )
 
 // unlimited leaves sizes to the collector, whose limits are configured there.
@@ -24,7 +26,8 @@ var unlimited = events.Limits{
 // arrived is an event and the index of its record in the batch.
 type arrived struct {
 	*eventv1.Event
-	index int
+	index     int
+	originals []redact.Original
 }
 
 // decodeAll reads the events of a batch, and takes personal data out of them.
@@ -36,12 +39,15 @@ func (s *Stage) decodeAll(in []stage.Record, n *counts, fail func(index int, err
 			fail(i, err)
 			continue
 		}
+		var originals []redact.Original
 		if s.opts.Redact != nil {
-			for t, found := range s.opts.Redact(e) {
-				n.redactions[t] += found
+			var found redact.Counts
+			found, originals = s.opts.Redact(e)
+			for t, k := range found {
+				n.redactions[t] += k
 			}
 		}
-		out = append(out, arrived{e, i})
+		out = append(out, arrived{e, i, originals})
 	}
 	return out
 }

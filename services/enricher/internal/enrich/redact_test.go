@@ -1,6 +1,8 @@
 package enrich
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -26,7 +28,7 @@ func TestPersonalDataIsGoneBeforeAnythingIsKept(t *testing.T) {
 	for name, events := range map[string][]*eventv1.Event{"in order": {question, correction}, "feedback first": {correction, question}} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.stage.opts.Redact = func(e *eventv1.Event) redact.Counts {
+			r.stage.opts.Redact = func(e *eventv1.Event) (redact.Counts, []redact.Original) {
 				return redact.Event(e, []byte("a key of some length"), projects.DefaultPrivacy())
 			}
 			for _, e := range events {
@@ -55,6 +57,52 @@ func TestPersonalDataIsGoneBeforeAnythingIsKept(t *testing.T) {
 			}
 			if !seen {
 				t.Error("no signal has the edit")
+			}
+		})
+	}
+}
+
+// TestOriginalsAreKeptBeforeTheirEvents pins that no crash loses them, that those
+// of refused events are not kept, and that a project that says nothing keeps none.
+func TestOriginalsAreKeptBeforeTheirEvents(t *testing.T) {
+	const mail = "jo@example.com"
+	question := asked("e-1", 1)
+	question.GetInteraction().Query = "I am " + mail
+	for name, keep := range map[string]bool{"kept": true, "off": false} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			settings := projects.DefaultPrivacy()
+			settings.KeepOriginals = keep
+			r.stage.opts.MaxSessionEvents = 1
+			r.stage.opts.Redact = func(e *eventv1.Event) (redact.Counts, []redact.Original) {
+				return redact.Event(e, []byte("a key of some length"), settings)
+			}
+			var calls int
+			var saved []redact.Original
+			r.stage.opts.SaveOriginals = func(_ context.Context, originals []redact.Original) error {
+				if calls++; calls == 1 {
+					return errors.New("the store is away")
+				}
+				saved = append(saved, originals...)
+				return nil
+			}
+			if _, err := r.attempt(question); (err != nil) != keep {
+				t.Fatalf("the first attempt: %v", err)
+			}
+			if n := r.count("SELECT count() FROM events_log"); keep && n != 0 {
+				t.Error("the event was stored without its original")
+			}
+			r.process(question)
+			refused := asked("e-2", 2)
+			refused.GetInteraction().Query = "And I am anna@example.com"
+			if _, err := r.attempt(refused); err == nil {
+				t.Fatal("the session took more events than one may have")
+			}
+			switch {
+			case !keep && calls > 0:
+				t.Error("originals were kept, and nobody asked for them")
+			case keep && (len(saved) != 1 || saved[0].Value != mail):
+				t.Errorf("kept %v, want the address once", saved)
 			}
 		})
 	}

@@ -41,7 +41,10 @@ type Options struct {
 	Meaning *Meaning
 	// Redact takes personal data out of an event, before anything else sees it; nil
 	// where none is.
-	Redact func(*eventv1.Event) redact.Counts
+	Redact func(*eventv1.Event) (redact.Counts, []redact.Original)
+	// SaveOriginals keeps what was replaced, where Redact says so. It may be given
+	// the same again.
+	SaveOriginals func(context.Context, []redact.Original) error
 }
 
 // Stage is stage.Stage on hone.events.
@@ -95,6 +98,8 @@ type touched struct {
 	trail *trail.Trail
 	// again says that the batch brought an event which was held already.
 	again bool
+	// originals are of the events that are new.
+	originals []redact.Original
 	// headers are those of the newest record, for its trace.
 	headers []stage.Header
 }
@@ -111,10 +116,12 @@ func (s *Stage) Process(ctx context.Context, in []stage.Record) ([]stage.Record,
 		return nil, err
 	}
 	var rows []trail.EventRow
+	var originals []redact.Original
 	var changed, publish []*signalv1.Signal
 	headers := map[trail.Key][]stage.Header{}
 	for _, t := range sessions {
 		rows = append(rows, t.trail.DueRows()...)
+		originals = append(originals, t.originals...)
 		rules, err := s.opts.Rules(t.key.Project)
 		if err != nil {
 			return nil, fmt.Errorf("rules of project %s: %w", t.key.Project, err)
@@ -130,6 +137,12 @@ func (s *Stage) Process(ctx context.Context, in []stage.Record) ([]stage.Record,
 	}
 	if err := s.opts.Meaning.Err(); err != nil {
 		return nil, fmt.Errorf("compare meanings: %w", err)
+	}
+	// Before the events: one that is stored is not new when it comes again.
+	if len(originals) > 0 {
+		if err := s.opts.SaveOriginals(ctx, originals); err != nil {
+			return nil, fmt.Errorf("save originals: %w", err)
+		}
 	}
 	// From here on the trails claim to be written. They are not in the cache, so
 	// an error forgets them.
@@ -200,6 +213,7 @@ func (s *Stage) gather(ctx context.Context, batch *trail.Batch, in []stage.Recor
 			failed = failed.Fail(e.index, fmt.Errorf("the session has %d events, the most that one may have", s.opts.MaxSessionEvents))
 		default:
 			t.trail.Add(e.Event)
+			t.originals = append(t.originals, e.originals...)
 			added[id] = true
 			n.new++
 		}

@@ -2,6 +2,7 @@ package redact
 
 import (
 	"slices"
+	"time"
 
 	"github.com/honeloop/hone/pkg/projects"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
@@ -10,19 +11,32 @@ import (
 // Counts are how many spans of each type were replaced.
 type Counts [numTypes]int
 
+// Original is what a placeholder stands for. It must not be stored or logged as
+// it is.
+type Original struct {
+	ProjectID, SessionID string
+	Placeholder, Value   string
+	Type                 Type
+	At                   time.Time // of the event
+}
+
 // Event takes personal data out of an event, and changes nothing else. What an
 // event becomes depends on it, the key and the settings alone, never on other
 // events. Ids, user_id, roles, names of models and tools stay: they are the
-// emitter's, and a user_id is its pseudonym for a person.
-func Event(e *eventv1.Event, key []byte, settings projects.Privacy) Counts {
+// emitter's, and a user_id is its pseudonym for a person. It returns originals,
+// each once, where the settings say that they are kept.
+func Event(e *eventv1.Event, key []byte, settings projects.Privacy) (Counts, []Original) {
 	r := redaction{session: NewSession(key, e.ProjectId, e.SessionId), leave: settings.Leave}
+	if settings.KeepOriginals {
+		r.originals = map[replacedBy]Type{}
+	}
 	for name, on := range settings.Redact {
 		if t, known := TypeOf(name); known && on {
 			r.want |= SetOf(t)
 		}
 	}
 	if r.want == 0 {
-		return r.counts
+		return r.counts, nil
 	}
 	r.values("tags", e.Tags)
 	if x := e.GetInteraction(); x != nil {
@@ -58,7 +72,12 @@ func Event(e *eventv1.Event, key []byte, settings projects.Privacy) Counts {
 		r.text("behavior", &b.Text)
 		r.values("behavior", b.Properties)
 	}
-	return r.counts
+	var originals []Original
+	for o, t := range r.originals {
+		originals = append(originals, Original{ProjectID: e.ProjectId, SessionID: e.SessionId,
+			Placeholder: o.placeholder, Value: o.value, Type: t, At: e.OccurredAt.AsTime()})
+	}
+	return r.counts, originals
 }
 
 type redaction struct {
@@ -66,7 +85,11 @@ type redaction struct {
 	want    Types
 	leave   []string
 	counts  Counts
+	// originals are what is to be kept; nil where nothing is.
+	originals map[replacedBy]Type
 }
+
+type replacedBy struct{ placeholder, value string }
 
 // byForm are the types that need no words around them: labels and values of an
 // application are no sentences.
@@ -92,6 +115,9 @@ func (r *redaction) replace(field string, s *string, want Types) []Replaced {
 	*s = text
 	for _, x := range replaced {
 		r.counts[x.Type]++
+		if r.originals != nil {
+			r.originals[replacedBy{x.Placeholder, x.Value}] = x.Type
+		}
 	}
 	return replaced
 }

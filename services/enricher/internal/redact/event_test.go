@@ -5,8 +5,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/honeloop/hone/pkg/projects"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
@@ -52,7 +54,10 @@ func TestEvent(t *testing.T) {
 		}}}
 	again := proto.CloneOf(e)
 	settings := projects.DefaultPrivacy()
-	counts := Event(e, key, settings)
+	counts, originals := Event(e, key, settings)
+	if originals != nil {
+		t.Error("originals were kept, and nobody asked for them")
+	}
 	Event(again, key, settings)
 	if !proto.Equal(e, again) {
 		t.Error("the same event became two")
@@ -85,8 +90,25 @@ func TestEvent(t *testing.T) {
 		t.Errorf("got %v, want the comment left alone", left)
 	}
 	settings.Redact = map[string]bool{"email": false, "phone": true}
-	if counts := Event(left, key, settings); counts != (Counts{}) {
+	if counts, _ := Event(left, key, settings); counts != (Counts{}) {
 		t.Errorf("counted %v of types that are off", counts)
+	}
+}
+
+func TestOriginalsAreKeptWhereAProjectSaysSo(t *testing.T) {
+	const mail, again = "jo@example.com", "Jo@Example.com"
+	at := time.Date(2026, 11, 24, 9, 30, 0, 0, time.UTC)
+	e := &eventv1.Event{ProjectId: "p", SessionId: "s", OccurredAt: timestamppb.New(at),
+		Payload: &eventv1.Event_Feedback{Feedback: &eventv1.Feedback{Comment: mail + ", I said " + mail, Correction: again}}}
+	settings := projects.DefaultPrivacy()
+	settings.KeepOriginals = true
+	_, got := Event(e, key, settings)
+	slices.SortFunc(got, func(a, b Original) int { return strings.Compare(b.Value, a.Value) })
+	want := Original{ProjectID: "p", SessionID: "s", Placeholder: NewSession(key, "p", "s").Placeholder(Email, mail), Value: mail, Type: Email, At: at}
+	other := want
+	other.Value = again // written another way, under the same placeholder
+	if !slices.Equal(got, []Original{want, other}) {
+		t.Errorf("got %+v, want %+v", got, []Original{want, other})
 	}
 }
 

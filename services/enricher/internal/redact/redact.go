@@ -70,6 +70,7 @@ func normalize(t Type, value string) string {
 type Replaced struct {
 	Start, End, Length int
 	Type               Type
+	Placeholder, Value string
 }
 
 // Text replaces what it finds. The text comes back as it is where there is
@@ -89,7 +90,7 @@ func (s Session) Text(text string, want Types) (string, []Replaced) {
 		placeholder := s.Placeholder(sp.Type, value)
 		b.WriteString(placeholder)
 		n := utf8.RuneCountInString(value)
-		out = append(out, Replaced{Start: chars, End: chars + n, Length: len(placeholder), Type: sp.Type})
+		out = append(out, Replaced{Start: chars, End: chars + n, Length: len(placeholder), Type: sp.Type, Placeholder: placeholder, Value: value})
 		chars += n
 		at = sp.End
 	}

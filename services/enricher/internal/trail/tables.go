@@ -30,9 +30,9 @@ type signalRow struct {
 // never is the last day that a Date column takes.
 var never = time.Date(2149, 6, 6, 0, 0, 0, 0, time.UTC)
 
-// expiresOn is the first day on which what happened at a time need not be kept
-// any more.
-func expiresOn(at time.Time, days int) time.Time {
+// ExpiresOn is the first day on which what happened at a time need not be kept
+// any more; 0 days keep it for ever.
+func ExpiresOn(at time.Time, days int) time.Time {
 	if days == 0 {
 		return never
 	}
@@ -50,7 +50,7 @@ func (s *Store) eventRows(in []EventRow) ([]eventRow, error) {
 		if err != nil {
 			return nil, fmt.Errorf("encode event %s: %w", r.Event.EventId, err)
 		}
-		out[i] = eventRow{r.Event, r.SessionStartedAt, expiresOn(r.Event.OccurredAt.AsTime(), s.days(r.Event.ProjectId)), payload}
+		out[i] = eventRow{r.Event, r.SessionStartedAt, ExpiresOn(r.Event.OccurredAt.AsTime(), s.days(r.Event.ProjectId)), payload}
 	}
 	return out, nil
 }
@@ -62,7 +62,7 @@ func (s *Store) signalRows(in []*signalv1.Signal) ([]signalRow, error) {
 		if err != nil {
 			return nil, fmt.Errorf("encode signal %s: %w", sig.SignalId, err)
 		}
-		out[i] = signalRow{sig, expiresOn(sig.OccurredAt.AsTime(), s.days(sig.ProjectId)), payload}
+		out[i] = signalRow{sig, ExpiresOn(sig.OccurredAt.AsTime(), s.days(sig.ProjectId)), payload}
 	}
 	return out, nil
 }

@@ -53,6 +53,7 @@ func newConfigs(dir string, creds credentials) *configs {
 		w.APIKey = creds.WeaviateKey
 	}
 	c.enricher.PrivacyKey = creds.PrivacyKey
+	c.enricher.OriginalsKey = creds.OriginalsKey
 	return c
 }
 

@@ -1,7 +1,9 @@
 package standalone
 
 import (
+	"cmp"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +28,7 @@ type credentials struct {
 	SecretKey      string `json:"secret_key"`
 	WeaviateKey    string `json:"weaviate_key"`
 	PrivacyKey     string `json:"privacy_key"`
+	OriginalsKey   string `json:"originals_key"`
 }
 
 // loadCredentials reads the credentials of dir, or makes the project, its keys
@@ -37,8 +40,9 @@ func loadCredentials(dir string) (creds credentials, made bool, err error) {
 		if err := json.Unmarshal(data, &creds); err != nil {
 			return credentials{}, false, fmt.Errorf("read credentials %s: %w", path, err)
 		}
-		if creds.PrivacyKey == "" { // made by an older version
-			creds.PrivacyKey = rand.Text()
+		if creds.PrivacyKey == "" || creds.OriginalsKey == "" { // made by an older version
+			creds.PrivacyKey = cmp.Or(creds.PrivacyKey, rand.Text())
+			creds.OriginalsKey = cmp.Or(creds.OriginalsKey, newOriginalsKey())
 			return creds, false, creds.write(path)
 		}
 		return creds, false, nil
@@ -55,7 +59,7 @@ func loadCredentials(dir string) (creds credentials, made bool, err error) {
 	if err != nil {
 		return credentials{}, false, err
 	}
-	creds = credentials{publishablePlain, secretPlain, rand.Text(), rand.Text()}
+	creds = credentials{publishablePlain, secretPlain, rand.Text(), rand.Text(), newOriginalsKey()}
 	// The keys first: credentials without keys would never be made again.
 	if err := auth.WriteKeys(filepath.Join(dir, keysFile), []auth.Key{publishable, secret}); err != nil {
 		return credentials{}, false, err
@@ -64,6 +68,12 @@ func loadCredentials(dir string) (creds credentials, made bool, err error) {
 		return credentials{}, false, err
 	}
 	return creds, true, nil
+}
+
+func newOriginalsKey() string {
+	key := make([]byte, 32)
+	rand.Read(key) // never fails
+	return base64.StdEncoding.EncodeToString(key)
 }
 
 func (c credentials) write(path string) error {

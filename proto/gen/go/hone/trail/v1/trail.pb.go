@@ -741,6 +741,213 @@ func (x *SessionSummary) GetMatchedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+type ListOriginalsRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	SessionId string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// At most 1,000; 0 means 1,000.
+	PageSize uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before; empty for the first.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOriginalsRequest) Reset() {
+	*x = ListOriginalsRequest{}
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOriginalsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOriginalsRequest) ProtoMessage() {}
+
+func (x *ListOriginalsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOriginalsRequest.ProtoReflect.Descriptor instead.
+func (*ListOriginalsRequest) Descriptor() ([]byte, []int) {
+	return file_hone_trail_v1_trail_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListOriginalsRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ListOriginalsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListOriginalsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListOriginalsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By placeholder.
+	Originals []*Original `protobuf:"bytes,1,rep,name=originals,proto3" json:"originals,omitempty"`
+	// Empty where this is the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOriginalsResponse) Reset() {
+	*x = ListOriginalsResponse{}
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOriginalsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOriginalsResponse) ProtoMessage() {}
+
+func (x *ListOriginalsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOriginalsResponse.ProtoReflect.Descriptor instead.
+func (*ListOriginalsResponse) Descriptor() ([]byte, []int) {
+	return file_hone_trail_v1_trail_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ListOriginalsResponse) GetOriginals() []*Original {
+	if x != nil {
+		return x.Originals
+	}
+	return nil
+}
+
+func (x *ListOriginalsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Original is what a placeholder stands for. Two of a session may have the same
+// one: ways to write a value, and now and then another value.
+type Original struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Placeholder string                 `protobuf:"bytes,1,opt,name=placeholder,proto3" json:"placeholder,omitempty"`
+	// As in the project's settings, such as "email".
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Empty where it cannot be read.
+	Value string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	// Names the key that it was encrypted with.
+	KeyId string `protobuf:"bytes,4,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Of the newest event that it stood in.
+	LastAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_at,json=lastAt,proto3" json:"last_at,omitempty"`
+	// Why it cannot be read.
+	Error         string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Original) Reset() {
+	*x = Original{}
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Original) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Original) ProtoMessage() {}
+
+func (x *Original) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_trail_v1_trail_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Original.ProtoReflect.Descriptor instead.
+func (*Original) Descriptor() ([]byte, []int) {
+	return file_hone_trail_v1_trail_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Original) GetPlaceholder() string {
+	if x != nil {
+		return x.Placeholder
+	}
+	return ""
+}
+
+func (x *Original) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Original) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Original) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *Original) GetLastAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastAt
+	}
+	return nil
+}
+
+func (x *Original) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_hone_trail_v1_trail_proto protoreflect.FileDescriptor
 
 const file_hone_trail_v1_trail_proto_rawDesc = "" +
@@ -820,11 +1027,28 @@ const file_hone_trail_v1_trail_proto_rawDesc = "" +
 	"firstQuery\x12\x14\n" +
 	"\x05match\x18\x0f \x01(\tR\x05match\x129\n" +
 	"\n" +
-	"matched_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tmatchedAt2\xfc\x01\n" +
+	"matched_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tmatchedAt\"q\n" +
+	"\x14ListOriginalsRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"v\n" +
+	"\x15ListOriginalsResponse\x125\n" +
+	"\toriginals\x18\x01 \x03(\v2\x17.hone.trail.v1.OriginalR\toriginals\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb8\x01\n" +
+	"\bOriginal\x12 \n" +
+	"\vplaceholder\x18\x01 \x01(\tR\vplaceholder\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\x12\x15\n" +
+	"\x06key_id\x18\x04 \x01(\tR\x05keyId\x123\n" +
+	"\alast_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06lastAt\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error2\xd8\x02\n" +
 	"\fTrailService\x12w\n" +
 	"\n" +
 	"GetSession\x12 .hone.trail.v1.GetSessionRequest\x1a!.hone.trail.v1.GetSessionResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/sessions/{session_id=**}\x12s\n" +
-	"\x0eSearchSessions\x12$.hone.trail.v1.SearchSessionsRequest\x1a%.hone.trail.v1.SearchSessionsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/sessionsB=Z;github.com/honeloop/hone/proto/gen/go/hone/trail/v1;trailv1b\x06proto3"
+	"\x0eSearchSessions\x12$.hone.trail.v1.SearchSessionsRequest\x1a%.hone.trail.v1.SearchSessionsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/sessions\x12Z\n" +
+	"\rListOriginals\x12#.hone.trail.v1.ListOriginalsRequest\x1a$.hone.trail.v1.ListOriginalsResponseB=Z;github.com/honeloop/hone/proto/gen/go/hone/trail/v1;trailv1b\x06proto3"
 
 var (
 	file_hone_trail_v1_trail_proto_rawDescOnce sync.Once
@@ -838,7 +1062,7 @@ func file_hone_trail_v1_trail_proto_rawDescGZIP() []byte {
 	return file_hone_trail_v1_trail_proto_rawDescData
 }
 
-var file_hone_trail_v1_trail_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_hone_trail_v1_trail_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_hone_trail_v1_trail_proto_goTypes = []any{
 	(*GetSessionRequest)(nil),      // 0: hone.trail.v1.GetSessionRequest
 	(*GetSessionResponse)(nil),     // 1: hone.trail.v1.GetSessionResponse
@@ -847,35 +1071,42 @@ var file_hone_trail_v1_trail_proto_goTypes = []any{
 	(*SearchSessionsRequest)(nil),  // 4: hone.trail.v1.SearchSessionsRequest
 	(*SearchSessionsResponse)(nil), // 5: hone.trail.v1.SearchSessionsResponse
 	(*SessionSummary)(nil),         // 6: hone.trail.v1.SessionSummary
-	(*timestamppb.Timestamp)(nil),  // 7: google.protobuf.Timestamp
-	(*v1.Event)(nil),               // 8: hone.event.v1.Event
-	(*v11.Signal)(nil),             // 9: hone.signal.v1.Signal
-	(*v12.Decision)(nil),           // 10: hone.policy.v1.Decision
+	(*ListOriginalsRequest)(nil),   // 7: hone.trail.v1.ListOriginalsRequest
+	(*ListOriginalsResponse)(nil),  // 8: hone.trail.v1.ListOriginalsResponse
+	(*Original)(nil),               // 9: hone.trail.v1.Original
+	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
+	(*v1.Event)(nil),               // 11: hone.event.v1.Event
+	(*v11.Signal)(nil),             // 12: hone.signal.v1.Signal
+	(*v12.Decision)(nil),           // 13: hone.policy.v1.Decision
 }
 var file_hone_trail_v1_trail_proto_depIdxs = []int32{
 	2,  // 0: hone.trail.v1.GetSessionResponse.trail:type_name -> hone.trail.v1.Trail
-	7,  // 1: hone.trail.v1.Trail.started_at:type_name -> google.protobuf.Timestamp
-	7,  // 2: hone.trail.v1.Trail.last_at:type_name -> google.protobuf.Timestamp
-	8,  // 3: hone.trail.v1.Trail.events:type_name -> hone.event.v1.Event
-	9,  // 4: hone.trail.v1.Trail.signals:type_name -> hone.signal.v1.Signal
-	10, // 5: hone.trail.v1.Trail.decisions:type_name -> hone.policy.v1.Decision
+	10, // 1: hone.trail.v1.Trail.started_at:type_name -> google.protobuf.Timestamp
+	10, // 2: hone.trail.v1.Trail.last_at:type_name -> google.protobuf.Timestamp
+	11, // 3: hone.trail.v1.Trail.events:type_name -> hone.event.v1.Event
+	12, // 4: hone.trail.v1.Trail.signals:type_name -> hone.signal.v1.Signal
+	13, // 5: hone.trail.v1.Trail.decisions:type_name -> hone.policy.v1.Decision
 	3,  // 6: hone.trail.v1.Trail.outcomes:type_name -> hone.trail.v1.Outcome
-	7,  // 7: hone.trail.v1.Outcome.at:type_name -> google.protobuf.Timestamp
-	7,  // 8: hone.trail.v1.SearchSessionsRequest.from:type_name -> google.protobuf.Timestamp
-	7,  // 9: hone.trail.v1.SearchSessionsRequest.to:type_name -> google.protobuf.Timestamp
+	10, // 7: hone.trail.v1.Outcome.at:type_name -> google.protobuf.Timestamp
+	10, // 8: hone.trail.v1.SearchSessionsRequest.from:type_name -> google.protobuf.Timestamp
+	10, // 9: hone.trail.v1.SearchSessionsRequest.to:type_name -> google.protobuf.Timestamp
 	6,  // 10: hone.trail.v1.SearchSessionsResponse.sessions:type_name -> hone.trail.v1.SessionSummary
-	7,  // 11: hone.trail.v1.SessionSummary.started_at:type_name -> google.protobuf.Timestamp
-	7,  // 12: hone.trail.v1.SessionSummary.last_at:type_name -> google.protobuf.Timestamp
-	7,  // 13: hone.trail.v1.SessionSummary.matched_at:type_name -> google.protobuf.Timestamp
-	0,  // 14: hone.trail.v1.TrailService.GetSession:input_type -> hone.trail.v1.GetSessionRequest
-	4,  // 15: hone.trail.v1.TrailService.SearchSessions:input_type -> hone.trail.v1.SearchSessionsRequest
-	1,  // 16: hone.trail.v1.TrailService.GetSession:output_type -> hone.trail.v1.GetSessionResponse
-	5,  // 17: hone.trail.v1.TrailService.SearchSessions:output_type -> hone.trail.v1.SearchSessionsResponse
-	16, // [16:18] is the sub-list for method output_type
-	14, // [14:16] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	10, // 11: hone.trail.v1.SessionSummary.started_at:type_name -> google.protobuf.Timestamp
+	10, // 12: hone.trail.v1.SessionSummary.last_at:type_name -> google.protobuf.Timestamp
+	10, // 13: hone.trail.v1.SessionSummary.matched_at:type_name -> google.protobuf.Timestamp
+	9,  // 14: hone.trail.v1.ListOriginalsResponse.originals:type_name -> hone.trail.v1.Original
+	10, // 15: hone.trail.v1.Original.last_at:type_name -> google.protobuf.Timestamp
+	0,  // 16: hone.trail.v1.TrailService.GetSession:input_type -> hone.trail.v1.GetSessionRequest
+	4,  // 17: hone.trail.v1.TrailService.SearchSessions:input_type -> hone.trail.v1.SearchSessionsRequest
+	7,  // 18: hone.trail.v1.TrailService.ListOriginals:input_type -> hone.trail.v1.ListOriginalsRequest
+	1,  // 19: hone.trail.v1.TrailService.GetSession:output_type -> hone.trail.v1.GetSessionResponse
+	5,  // 20: hone.trail.v1.TrailService.SearchSessions:output_type -> hone.trail.v1.SearchSessionsResponse
+	8,  // 21: hone.trail.v1.TrailService.ListOriginals:output_type -> hone.trail.v1.ListOriginalsResponse
+	19, // [19:22] is the sub-list for method output_type
+	16, // [16:19] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_hone_trail_v1_trail_proto_init() }
@@ -889,7 +1120,7 @@ func file_hone_trail_v1_trail_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_trail_v1_trail_proto_rawDesc), len(file_hone_trail_v1_trail_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	TrailService_GetSession_FullMethodName     = "/hone.trail.v1.TrailService/GetSession"
 	TrailService_SearchSessions_FullMethodName = "/hone.trail.v1.TrailService/SearchSessions"
+	TrailService_ListOriginals_FullMethodName  = "/hone.trail.v1.TrailService/ListOriginals"
 )
 
 // TrailServiceClient is the client API for TrailService service.
@@ -36,6 +37,10 @@ type TrailServiceClient interface {
 	// SearchSessions finds sessions by what happened in them, those with the
 	// newest match first.
 	SearchSessions(ctx context.Context, in *SearchSessionsRequest, opts ...grpc.CallOption) (*SearchSessionsResponse, error)
+	// ListOriginals returns what the placeholders of a session stand for, where
+	// the project keeps that. Each call is logged, without what it returned. There
+	// is no REST for it, so that no proxy or browser keeps the answer.
+	ListOriginals(ctx context.Context, in *ListOriginalsRequest, opts ...grpc.CallOption) (*ListOriginalsResponse, error)
 }
 
 type trailServiceClient struct {
@@ -66,6 +71,16 @@ func (c *trailServiceClient) SearchSessions(ctx context.Context, in *SearchSessi
 	return out, nil
 }
 
+func (c *trailServiceClient) ListOriginals(ctx context.Context, in *ListOriginalsRequest, opts ...grpc.CallOption) (*ListOriginalsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListOriginalsResponse)
+	err := c.cc.Invoke(ctx, TrailService_ListOriginals_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TrailServiceServer is the server API for TrailService service.
 // All implementations must embed UnimplementedTrailServiceServer
 // for forward compatibility.
@@ -77,6 +92,10 @@ type TrailServiceServer interface {
 	// SearchSessions finds sessions by what happened in them, those with the
 	// newest match first.
 	SearchSessions(context.Context, *SearchSessionsRequest) (*SearchSessionsResponse, error)
+	// ListOriginals returns what the placeholders of a session stand for, where
+	// the project keeps that. Each call is logged, without what it returned. There
+	// is no REST for it, so that no proxy or browser keeps the answer.
+	ListOriginals(context.Context, *ListOriginalsRequest) (*ListOriginalsResponse, error)
 	mustEmbedUnimplementedTrailServiceServer()
 }
 
@@ -92,6 +111,9 @@ func (UnimplementedTrailServiceServer) GetSession(context.Context, *GetSessionRe
 }
 func (UnimplementedTrailServiceServer) SearchSessions(context.Context, *SearchSessionsRequest) (*SearchSessionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SearchSessions not implemented")
+}
+func (UnimplementedTrailServiceServer) ListOriginals(context.Context, *ListOriginalsRequest) (*ListOriginalsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListOriginals not implemented")
 }
 func (UnimplementedTrailServiceServer) mustEmbedUnimplementedTrailServiceServer() {}
 func (UnimplementedTrailServiceServer) testEmbeddedByValue()                      {}
@@ -150,6 +172,24 @@ func _TrailService_SearchSessions_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TrailService_ListOriginals_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListOriginalsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TrailServiceServer).ListOriginals(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TrailService_ListOriginals_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TrailServiceServer).ListOriginals(ctx, req.(*ListOriginalsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TrailService_ServiceDesc is the grpc.ServiceDesc for TrailService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -164,6 +204,10 @@ var TrailService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SearchSessions",
 			Handler:    _TrailService_SearchSessions_Handler,
+		},
+		{
+			MethodName: "ListOriginals",
+			Handler:    _TrailService_ListOriginals_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
