@@ -18,7 +18,7 @@ func filled(bytes int) *Trail {
 func key(session string) Key { return Key{"p", session} }
 
 func TestCacheHoldsTheTrailsUsedLastWithinItsBytes(t *testing.T) {
-	c := NewCache(5000)
+	c := NewCache(7500)
 	c.Begin(0, 0).End(1, map[Key]*Trail{key("a"): filled(300)})
 	c.Begin(0, 1).End(2, map[Key]*Trail{key("b"): filled(300)})
 	b := c.Begin(0, 2)
@@ -28,9 +28,9 @@ func TestCacheHoldsTheTrailsUsedLastWithinItsBytes(t *testing.T) {
 	}
 	b.End(3, map[Key]*Trail{key("a"): a}) // used again: b is the oldest now
 	c.Begin(1, 0).End(1, map[Key]*Trail{key("c"): filled(300), key("d"): filled(300), key("e"): filled(300)})
-	c.Begin(1, 1).End(2, map[Key]*Trail{key("huge"): filled(5000)})
-	if c.Bytes() > 5000 {
-		t.Errorf("holds %d bytes, want at most 5000", c.Bytes())
+	c.Begin(1, 1).End(2, map[Key]*Trail{key("huge"): filled(7500)})
+	if c.Bytes() > 7500 {
+		t.Errorf("holds %d bytes, want at most 7500", c.Bytes())
 	}
 	b = c.Begin(0, 3)
 	if b.Take(key("a")) == nil || b.Take(key("b")) != nil {
