@@ -229,7 +229,7 @@ func run(ctx context.Context, o options) (err error) {
 		bareWork := cpu() - worked
 		// What goes with the stage is its trails. The model's vectors, which have a
 		// limit of their own, and the buffers of connections stay.
-		rec.events, rec.signals, batches = nil, nil, nil
+		rec.events, rec.signals = nil, nil
 		counted, held := float64(st.CacheBytes())/1e6, heap()
 		st = nil
 		held -= heap()
