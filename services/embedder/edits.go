@@ -532,14 +532,18 @@ func readEdit(ctx context.Context, ix index, project, curationID string) (*cases
 }
 
 func (e *editing) writeEdit(ctx context.Context, r *casesv1.CaseEdit) error {
+	return e.store.writeEdit(ctx, e.project, r)
+}
+
+func (s *store) writeEdit(ctx context.Context, project string, r *casesv1.CaseEdit) error {
 	data, err := encode(r)
 	if err != nil {
 		return fmt.Errorf("encode change %s: %w", editID(r), err)
 	}
-	o := vector.Object{ID: ids.UUID(e.project, editID(r)), Payload: data, Properties: map[string]any{
+	o := vector.Object{ID: ids.UUID(project, editID(r)), Payload: data, Properties: map[string]any{
 		"case_id": editedCase(r.GetEvent()), "kind": "edit", "at": r.GetEvent().GetOccurredAt().AsTime().Truncate(time.Microsecond),
 	}}
-	if err := e.store.index.Upsert(ctx, vector.Answers, e.project, []vector.Object{o}); err != nil {
+	if err := s.index.Upsert(ctx, vector.Answers, project, []vector.Object{o}); err != nil {
 		return fmt.Errorf("write change %s: %w", editID(r), err)
 	}
 	return nil

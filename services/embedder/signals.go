@@ -291,7 +291,7 @@ func (a *assignment) repair(ctx context.Context, repeated []*casesv1.Exchange) e
 				return err
 			}
 		}
-		if len(state.vector) == 0 {
+		if len(state.vector) == 0 && c.GetAnchor() != "" {
 			// It was being founded.
 			vectors, err := a.embedder.Embed(ctx, []string{c.GetAnchor()})
 			if err != nil {
@@ -399,6 +399,9 @@ func (a *assignment) place(ctx context.Context, t *task) (outcome string, err er
 	case s.GetRevision() < stored:
 		return "outdated", nil
 	case s.GetRevision() == stored:
+		if last, err = a.current(ctx, last); err != nil {
+			return "", err
+		}
 		t.publish(last)
 		return "repeated", nil
 	}
@@ -428,6 +431,13 @@ func (a *assignment) place(ctx context.Context, t *task) (outcome string, err er
 		}
 	}
 
+	var forgot []*caseState
+	if s.GetErased() {
+		if forgot, err = a.forget(ctx, s, last); err != nil {
+			return "", err
+		}
+		outcome = "erased"
+	}
 	message := &casesv1.CaseSignal{Signal: s}
 	var left []*casesv1.Case
 	if target != nil {
@@ -445,6 +455,11 @@ func (a *assignment) place(ctx context.Context, t *task) (outcome string, err er
 			left = append(left, old.snapshot())
 		}
 	}
+	for _, c := range forgot {
+		if c != old {
+			left = append(left, c.snapshot())
+		}
+	}
 	if a.wrote[s.GetSignalId()] != nil {
 		// What an earlier revision of this batch left is stored nowhere else.
 		left = append(left, last.GetLeft()...)
@@ -459,11 +474,35 @@ func (a *assignment) place(ctx context.Context, t *task) (outcome string, err er
 		Published: &casesv1.CaseSignal{Signal: reduced(s), Case: message.Case, Similarity: message.Similarity, Founded: message.Founded},
 		Left:      left, Moves: moves,
 	}
+	if s.GetErased() {
+		a.known[s.GetSignalId()] = erasedExchange(s, message.Case, left)
+	}
 	if a.wrote[s.GetSignalId()] == nil {
 		a.order = append(a.order, s.GetSignalId())
 	}
 	a.wrote[s.GetSignalId()] = t
 	return outcome, nil
+}
+
+// current has the cases that a signal left as they stand now: their words are not
+// kept with it, so that those of other people can be erased.
+func (a *assignment) current(ctx context.Context, e *casesv1.Exchange) (*casesv1.Exchange, error) {
+	e = proto.CloneOf(e)
+	cases := slices.Clone(e.GetLeft())
+	if e.GetPublished().GetSignal().GetWithdrawn() && e.GetPublished().GetCase() != nil {
+		cases = append(cases, e.GetPublished().GetCase())
+	}
+	for _, c := range cases {
+		state, err := a.load1(ctx, c.GetCaseId())
+		if err != nil {
+			return nil, err
+		}
+		if state != nil {
+			proto.Reset(c)
+			proto.Merge(c, state.snapshot())
+		}
+	}
+	return e, nil
 }
 
 // publish sets what goes out for a signal: itself with its case, and the case
@@ -621,6 +660,9 @@ func (a *assignment) write(ctx context.Context) error {
 	if err := a.store.index.Upsert(ctx, vector.Exchanges, a.project, objects); err != nil {
 		return fmt.Errorf("write exchanges: %w", err)
 	}
+	if err := a.checkErased(ctx); err != nil {
+		return err
+	}
 	maps.DeleteFunc(a.cases, func(_ string, c *caseState) bool { return c == nil })
 	if err := a.store.writeCases(ctx, a.project, a.cases, a.embedder.Model()); err != nil {
 		return err
@@ -631,7 +673,14 @@ func (a *assignment) write(ctx context.Context) error {
 
 func exchangeObject(project string, e *casesv1.Exchange, v []float32, model string) (vector.Object, error) {
 	s := e.GetPublished().GetSignal()
-	data, err := encode(e)
+	kept := proto.CloneOf(e)
+	for i, c := range kept.GetLeft() {
+		kept.Left[i] = withoutTexts(c)
+	}
+	if s.GetWithdrawn() {
+		kept.Published.Case = withoutTexts(kept.Published.Case)
+	}
+	data, err := encode(kept)
 	if err != nil {
 		return vector.Object{}, fmt.Errorf("encode exchange %s: %w", s.GetSignalId(), err)
 	}

@@ -17,12 +17,14 @@ import (
 	"github.com/honeloop/hone/pkg/server"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
+	erasurev1 "github.com/honeloop/hone/proto/gen/go/hone/erasure/v1"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 	trailv1 "github.com/honeloop/hone/proto/gen/go/hone/trail/v1"
 	trendsv1 "github.com/honeloop/hone/proto/gen/go/hone/trends/v1"
 
 	"github.com/honeloop/hone/services/enricher/internal/alerting"
 	"github.com/honeloop/hone/services/enricher/internal/enrich"
+	"github.com/honeloop/hone/services/enricher/internal/erase"
 	"github.com/honeloop/hone/services/enricher/internal/originals"
 	"github.com/honeloop/hone/services/enricher/internal/redact"
 	"github.com/honeloop/hone/services/enricher/internal/sessions"
@@ -44,11 +46,14 @@ type Service struct {
 	// projects are read again while it runs, every reload.
 	projects *projects.Projects
 	reload   time.Duration
-	pub      *stream.Publisher
-	runner   *stream.Runner
-	alerts   *alertWork
-	server   *server.Server
-	tel      *telemetry.Telemetry
+	// erased is who was, and eraser goes on with it.
+	erased *erase.Subjects
+	eraser *erase.Eraser
+	pub    *stream.Publisher
+	runner *stream.Runner
+	alerts *alertWork
+	server *server.Server
+	tel    *telemetry.Telemetry
 }
 
 // New reads the keys and makes the clients. It connects to nothing yet.
@@ -85,9 +90,10 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, conn.Close()))
 	}
+	erased := erase.NewSubjects(conn, cfg.PrivacyKey)
 	meaning := enrich.NewMeaning(model)
 	st, err := enrich.New(store, enrich.Options{
-		Rules: enrich.ProjectRules(settings, meaning), Meaning: meaning,
+		Rules: enrich.ProjectRules(settings, meaning), Meaning: meaning, Erased: erased,
 		CacheBytes: cfg.CacheBytes, MaxSessionEvents: cfg.MaxSessionEvents,
 		Redact: func(e *eventv1.Event) (redact.Counts, []redact.Original) {
 			return redact.Event(e, []byte(cfg.PrivacyKey), settings.Settings(e.ProjectId).Privacy)
@@ -116,9 +122,13 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if err != nil {
 		return nil, fmt.Errorf("create enricher: %w", errors.Join(err, pub.Close(), conn.Close()))
 	}
-	s := &Service{alerts: alerts, conn: conn, model: model, timers: clock, every: cfg.TimersEvery, projects: settings, reload: cfg.Server.FilesReload, pub: pub, runner: runner, tel: tel}
+	eraser := erase.New(conn, erased, pub.Publish, func(ctx context.Context, group string, topics ...string) error {
+		return stream.AwaitPassed(ctx, cfg.Kafka, group, topics...)
+	}, tel.Log)
+	s := &Service{erased: erased, eraser: eraser, alerts: alerts, conn: conn, model: model, timers: clock, every: cfg.TimersEvery, projects: settings, reload: cfg.Server.FilesReload, pub: pub, runner: runner, tel: tel}
 	s.server = server.New(cfg.Server, keys, s.Ready, tel)
 	trailv1.RegisterTrailServiceServer(s.server.GRPC(), &trailServer{store: sessions.NewStore(conn), originals: kept, log: tel.Log})
+	erasurev1.RegisterErasureServiceServer(s.server.GRPC(), &erasureServer{eraser: eraser, log: tel.Log})
 	trendsv1.RegisterTrendServiceServer(s.server.GRPC(), &trendServer{store: trends.NewStore(conn), alerts: alerting.NewStore(conn), log: tel.Log})
 	return s, nil
 }
@@ -142,7 +152,12 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 			return err
 		}
+		if err := s.learnErased(ctx); err != nil {
+			return nil // told to stop
+		}
 		stages, ctx := errgroup.WithContext(ctx)
+		stages.Go(func() error { s.eraser.KeepKnown(ctx); return nil })
+		stages.Go(func() error { s.eraser.Run(ctx); return nil })
 		stages.Go(func() error { return s.alerts.run(ctx) })
 		if s.every > 0 {
 			stages.Go(func() error {
@@ -158,6 +173,23 @@ func (s *Service) Run(ctx context.Context) error {
 		return fmt.Errorf("enricher: %w", err)
 	}
 	return nil
+}
+
+// learnErased reads who was erased, before any event is. It fails only when ctx
+// ends.
+func (s *Service) learnErased(ctx context.Context) error {
+	for {
+		err := s.erased.Refresh(ctx)
+		if err == nil {
+			return nil
+		}
+		s.tel.Log.Warn("cannot read who was erased; trying again", "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(erase.RefreshEvery):
+		}
+	}
 }
 
 // Ready is nil while the trail can be read and events are being handled.

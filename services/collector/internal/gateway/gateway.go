@@ -23,6 +23,7 @@ import (
 
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
 	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
+	erasurev1 "github.com/honeloop/hone/proto/gen/go/hone/erasure/v1"
 	policyv1 "github.com/honeloop/hone/proto/gen/go/hone/policy/v1"
 	recallv1 "github.com/honeloop/hone/proto/gen/go/hone/recall/v1"
 	trailv1 "github.com/honeloop/hone/proto/gen/go/hone/trail/v1"
@@ -96,6 +97,7 @@ func New(cfg Config) (*Gateway, error) {
 	}{
 		{"enricher", cfg.Upstreams.Trail, trailv1.File_hone_trail_v1_trail_proto},
 		{"enricher", cfg.Upstreams.Trail, trendsv1.File_hone_trends_v1_trends_proto},
+		{"enricher", cfg.Upstreams.Trail, erasurev1.File_hone_erasure_v1_erasure_proto},
 		{"embedder", cfg.Upstreams.Embedder, recallv1.File_hone_recall_v1_recall_proto},
 		{"embedder", cfg.Upstreams.Embedder, casesv1.File_hone_cases_v1_cases_proto},
 		{"router", cfg.Upstreams.Router, policyv1.File_hone_policy_v1_policy_proto},

@@ -45,6 +45,18 @@ type Options struct {
 	// SaveOriginals keeps what was replaced, where Redact says so. It may be given
 	// the same again.
 	SaveOriginals func(context.Context, []redact.Original) error
+	// Erased knows who was erased; nil where nobody ever is.
+	Erased Erased
+}
+
+// Erased knows who was erased.
+type Erased interface {
+	// Learn reads until the erasure is known. After an error nothing may count.
+	Learn(ctx context.Context, erasureID string) error
+	// Any says whether anybody of a project was erased.
+	Any(project string) bool
+	// Is says whether an event of this session and user is one that was erased.
+	Is(project, session, user string) bool
 }
 
 // Stage is stage.Stage on hone.events.
@@ -70,7 +82,7 @@ func New(store Store, opts Options, meter metric.Meter) (*Stage, error) {
 	s := &Stage{store: store, opts: opts, cache: trail.NewCache(opts.CacheBytes)}
 	var errs [5]error
 	s.metrics.events, errs[0] = meter.Int64Counter("hone.enricher.events",
-		metric.WithDescription("Events by what became of them: new, duplicate (held already), refused (dead letter)."))
+		metric.WithDescription("Events by what became of them: new, duplicate (held already), refused (dead letter), erased (of a user or session that was erased: dropped)."))
 	s.metrics.signals, errs[1] = meter.Int64Counter("hone.enricher.signals",
 		metric.WithDescription("Revisions of signals written, by what they are: holds, waiting, withdrawn, shortened (too large to pass on whole), unknown_category (not in the taxonomy), unfit_edit (an edit does not fit the output), expired (went on without its interaction)."))
 	s.metrics.findings, errs[4] = meter.Int64Counter("hone.enricher.findings",
@@ -98,6 +110,8 @@ type touched struct {
 	trail *trail.Trail
 	// again says that the batch brought an event which was held already.
 	again bool
+	// erase says that what was erased has to be taken out.
+	erase bool
 	// originals are of the events that are new.
 	originals []redact.Original
 	// headers are those of the newest record, for its trace.
@@ -127,6 +141,9 @@ func (s *Stage) Process(ctx context.Context, in []stage.Record) ([]stage.Record,
 			return nil, fmt.Errorf("rules of project %s: %w", t.key.Project, err)
 		}
 		news := revise(t.trail, rules)
+		if t.erase {
+			news = append(news, blank(t.trail, rules)...)
+		}
 		changed = append(changed, news...)
 		if t.again {
 			publish = append(publish, t.trail.Signals()...)
@@ -173,6 +190,10 @@ func (s *Stage) gather(ctx context.Context, batch *trail.Batch, in []stage.Recor
 	var missing []trail.Key
 	byKey := map[trail.Key]*touched{}
 	events := s.decodeAll(in, n, func(i int, err error) { failed = failed.Fail(i, err) })
+	events, erasing, err := s.dropErased(ctx, events, n)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, e := range events {
 		key := trail.Key{Project: e.ProjectId, Session: e.SessionId}
 		if byKey[key] != nil {
@@ -194,6 +215,10 @@ func (s *Stage) gather(ctx context.Context, batch *trail.Batch, in []stage.Recor
 			byKey[key].trail = t
 		}
 	}
+	for _, t := range sessions {
+		t.erase = erasing[t.key]
+		s.takeOut(t)
+	}
 	type id struct {
 		trail.Key
 		event string
@@ -204,6 +229,8 @@ func (s *Stage) gather(ctx context.Context, batch *trail.Batch, in []stage.Recor
 		t.headers = in[e.index].Headers
 		id := id{t.key, e.EventId}
 		switch {
+		case e.GetTimer().GetKind() == TimerErased:
+			t.again = true
 		case added[id]:
 			n.duplicate++
 		case t.trail.Has(e.EventId):
@@ -280,8 +307,8 @@ func records(signals []*signalv1.Signal, headers map[trail.Key][]stage.Header) (
 }
 
 type counts struct {
-	new, duplicate, refused int64
-	redactions              redact.Counts
+	new, duplicate, refused, erased int64
+	redactions                      redact.Counts
 }
 
 func (s *Stage) count(ctx context.Context, n counts, changed []*signalv1.Signal) {
@@ -293,6 +320,7 @@ func (s *Stage) count(ctx context.Context, n counts, changed []*signalv1.Signal)
 	add(s.metrics.events, n.new, "new")
 	add(s.metrics.events, n.duplicate, "duplicate")
 	add(s.metrics.events, n.refused, "refused")
+	add(s.metrics.events, n.erased, "erased")
 	for t, n := range n.redactions {
 		if n > 0 {
 			s.metrics.redactions.Add(ctx, int64(n), metric.WithAttributes(attribute.String("type", redact.Type(t).String())))

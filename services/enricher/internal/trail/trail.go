@@ -88,6 +88,25 @@ func (t *Trail) add(e *eventv1.Event, rowStartsAt time.Time) {
 	}
 }
 
+// Without is the trail without some of its events, and whether there were any.
+// Its signals, and the start of the session, are as they were.
+func (t *Trail) Without(gone func(*eventv1.Event) bool) (*Trail, bool) {
+	out := New()
+	for _, h := range t.events {
+		if !gone(h.event) {
+			out.LoadEvent(h.event, h.rowStartsAt)
+		}
+	}
+	if len(out.events) == len(t.events) {
+		return t, false
+	}
+	out.startedAt = t.startedAt
+	for _, s := range t.signals {
+		out.SetSignal(s)
+	}
+	return out, true
+}
+
 // Events are all events, in no order.
 func (t *Trail) Events() []*eventv1.Event {
 	out := make([]*eventv1.Event, 0, len(t.events))

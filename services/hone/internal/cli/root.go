@@ -50,7 +50,7 @@ Start everything on this machine with 'hone up', then try 'hone demo'.`,
 	}
 	add("One machine", newUpCommand(g), newEnvCommand(g), newDemoCommand(g), newBenchCommand(g), newDoctorCommand(g))
 	add("Data in", newSendCommand(g), newImportCommand(g))
-	add("What is known", newTrailCommand(g), newOriginalsCommand(g), newTrendsCommand(g), newAlertsCommand(g), newRecallCommand(g), newCaseCommand(g), newSQLCommand(g))
+	add("What is known", newTrailCommand(g), newOriginalsCommand(g), newTrendsCommand(g), newAlertsCommand(g), newRecallCommand(g), newCaseCommand(g), newSQLCommand(g), newEraseCommand(g))
 	add("What is done about it", newPolicyCommand(g), newReviewCommand(g), newDatasetCommand(g), newPatchCommand(g))
 	add("Operation", newKeysCommand(g), newTopicCommand(g), newDLQCommand(g), newReplayCommand(g), newReindexCommand(g), newMigrateCommand(), newHealthCommand())
 	add("Services", newServiceCommands()...)

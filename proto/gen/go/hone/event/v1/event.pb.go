@@ -943,10 +943,10 @@ func (x *Behavior) GetProperties() map[string]string {
 // by the pipeline itself, so that no stage reads a clock while it derives.
 type Timer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "wait_expired" or "session_ended".
+	// "wait_expired", "session_ended", or "erased", which is not stored.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Of "wait_expired": the interaction that did not come. Of "session_ended": the
-	// event that was the session's last.
+	// event that was the session's last. Of "erased": the erasure.
 	Subject       string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -91,8 +91,11 @@ type Signal struct {
 	// The preferred answer, where kind is "preference".
 	Preferred              *v1.Interaction `protobuf:"bytes,41,opt,name=preferred,proto3" json:"preferred,omitempty"`
 	PreferredInteractionId string          `protobuf:"bytes,42,opt,name=preferred_interaction_id,json=preferredInteractionId,proto3" json:"preferred_interaction_id,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// Whose it was, or what it was about, was erased. It is withdrawn and has no
+	// content, and no stage keeps any of its earlier revisions.
+	Erased        bool `protobuf:"varint,50,opt,name=erased,proto3" json:"erased,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Signal) Reset() {
@@ -349,6 +352,13 @@ func (x *Signal) GetPreferredInteractionId() string {
 	return ""
 }
 
+func (x *Signal) GetErased() bool {
+	if x != nil {
+		return x.Erased
+	}
+	return false
+}
+
 // Rated is a rating on its own scale.
 type Rated struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -600,7 +610,7 @@ var File_hone_signal_v1_signal_proto protoreflect.FileDescriptor
 
 const file_hone_signal_v1_signal_proto_rawDesc = "" +
 	"\n" +
-	"\x1bhone/signal/v1/signal.proto\x12\x0ehone.signal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19hone/event/v1/event.proto\"\xae\n" +
+	"\x1bhone/signal/v1/signal.proto\x12\x0ehone.signal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19hone/event/v1/event.proto\"\xc6\n" +
 	"\n" +
 	"\x06Signal\x12\x1b\n" +
 	"\tsignal_id\x18\x01 \x01(\tR\bsignalId\x12\x1d\n" +
@@ -644,7 +654,8 @@ const file_hone_signal_v1_signal_proto_rawDesc = "" +
 	"\x04turn\x18# \x01(\rR\x04turn\x12<\n" +
 	"\vinteraction\x18( \x01(\v2\x1a.hone.event.v1.InteractionR\vinteraction\x128\n" +
 	"\tpreferred\x18) \x01(\v2\x1a.hone.event.v1.InteractionR\tpreferred\x128\n" +
-	"\x18preferred_interaction_id\x18* \x01(\tR\x16preferredInteractionId\x1a7\n" +
+	"\x18preferred_interaction_id\x18* \x01(\tR\x16preferredInteractionId\x12\x16\n" +
+	"\x06erased\x182 \x01(\bR\x06erased\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
