@@ -156,23 +156,25 @@ func Start(ctx context.Context, o Options) (_ *Hone, err error) {
 	return h, endpoints.Write(o.Dir, h.Endpoints)
 }
 
-// startParts starts what the services need, all at once.
+// startParts starts what the services need, the stores at once.
 func (h *Hone) startParts(ctx context.Context, o Options, creds credentials, cfg *configs) error {
 	data := func(name string) string { return filepath.Join(o.Dir, name) }
 	logs := func(name string) string { return filepath.Join(o.Dir, "logs", name+".log") }
-	var g errgroup.Group
-	g.Go(func() error {
-		return h.step("broker", func() (err error) {
-			h.broker, err = embedded.StartBroker(ctx, embedded.BrokerOptions{
-				Dir: data("kafka"), Port: o.Ports.Kafka, Log: logs("kafka"),
-				SyncWrites: true, // no replica: what a 202 promises is on this disk or nowhere
-			})
-			if err == nil {
-				cfg.broker(h.broker.Addr)
-			}
-			return err
+	// The broker alone: others pick ports of their own, which must not be its.
+	err := h.step("broker", func() (err error) {
+		h.broker, err = embedded.StartBroker(ctx, embedded.BrokerOptions{
+			Dir: data("kafka"), Port: o.Ports.Kafka, Log: logs("kafka"),
+			SyncWrites: true, // no replica: what a 202 promises is on this disk or nowhere
 		})
+		if err == nil {
+			cfg.broker(h.broker.Addr)
+		}
+		return err
 	})
+	if err != nil {
+		return err
+	}
+	var g errgroup.Group
 	clickhouse := newSupervised("clickhouse", h.progress)
 	weaviate := newSupervised("weaviate", h.progress)
 	h.children = []*supervised{clickhouse, weaviate}
