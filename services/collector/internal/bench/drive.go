@@ -14,8 +14,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/honeloop/hone/services/internal/cputime"
 )
 
 const warmUp = 500 * time.Millisecond
@@ -91,7 +92,7 @@ func drive(t *target, reqs requests, l load, duration time.Duration) (result, er
 	}
 	start := time.Now().Add(warmUp)
 	end := start.Add(duration)
-	before := cpuTime()
+	before := cputime.Self()
 	took := make([][]time.Duration, l.connections)
 	errs := make([]error, l.connections)
 	var wg sync.WaitGroup
@@ -102,7 +103,7 @@ func drive(t *target, reqs requests, l load, duration time.Duration) (result, er
 	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
 		return result{}, errs[i] // the others are alike
 	}
-	spent := cpuTime() - before
+	spent := cputime.Self() - before
 	all := slices.Concat(took...)
 	if len(all) == 0 {
 		return result{}, errors.New("no answer within the time")
@@ -207,13 +208,4 @@ func accepted(in *bufio.Reader) error {
 	}
 	_, err = in.Discard(length)
 	return err
-}
-
-// cpuTime is what this process has used.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

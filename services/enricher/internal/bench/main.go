@@ -41,6 +41,7 @@ import (
 	"github.com/honeloop/hone/services/enricher/internal/enrich"
 	"github.com/honeloop/hone/services/enricher/internal/redact"
 	"github.com/honeloop/hone/services/enricher/internal/trail"
+	"github.com/honeloop/hone/services/internal/cputime"
 )
 
 // perSession are the events of a session: four turns, a thumb and a behavior.
@@ -191,7 +192,7 @@ func run(ctx context.Context, o options) (err error) {
 		if err != nil {
 			return err
 		}
-		began, worked := time.Now(), cpu()
+		began, worked := time.Now(), cputime.Self()
 		g, gctx := errgroup.WithContext(ctx)
 		for _, partition := range batches {
 			g.Go(func() error {
@@ -204,7 +205,7 @@ func run(ctx context.Context, o options) (err error) {
 			})
 		}
 		err = g.Wait()
-		took, work := time.Since(began), cpu()-worked
+		took, work := time.Since(began), cputime.Self()-worked
 		if err := errors.Join(err, stop()); err != nil {
 			return err
 		}
@@ -221,12 +222,12 @@ func run(ctx context.Context, o options) (err error) {
 			rows += len(rec.signals[i])
 		}
 		share := func(d time.Duration) float64 { return 100 * d.Seconds() / took.Seconds() / float64(o.partitions) }
-		worked = cpu()
+		worked = cputime.Self()
 		bare, err := rec.bare(ctx, other, o.partitions)
 		if err != nil {
 			return err
 		}
-		bareWork := cpu() - worked
+		bareWork := cputime.Self() - worked
 		// What goes with the stage is its trails. The model's vectors, which have a
 		// limit of their own, and the buffers of connections stay.
 		rec.events, rec.signals = nil, nil
@@ -366,16 +367,6 @@ func profile(path, name string) (stop func() error, err error) {
 		pprof.StopCPUProfile()
 		return f.Close()
 	}, nil
-}
-
-// cpu is the time that this process has worked; ClickHouse is another one. On a
-// machine with other work it says more than the clock.
-func cpu() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // heap is what this process holds in memory, in MB.

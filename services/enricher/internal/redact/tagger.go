@@ -256,9 +256,8 @@ func (m *Tagger) learnWords(texts []string) {
 func word(w string, start int, first, flags uint8, known map[uint32]uint32) token {
 	t := token{start: start, end: start + len(w), shape: shapeOther}
 	if flags&wideClass != 0 {
-		if r, n := utf8.DecodeRuneInString(w); r >= utf8.RuneSelf && unicode.IsUpper(r) {
+		if r, _ := utf8.DecodeRuneInString(w); r >= utf8.RuneSelf && unicode.IsUpper(r) {
 			first = upperClass
-			_ = n
 		}
 		if up, low := strings.ToUpper(w), strings.ToLower(w); up == w && low != w {
 			flags = flags&^lowerClass | upperClass

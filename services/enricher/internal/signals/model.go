@@ -297,14 +297,3 @@ func ECE(bins []Bin) float64 {
 	}
 	return sum / float64(n)
 }
-
-// Wilson is the 95 % interval of k of n.
-func Wilson(k, n int) (low, high float64) {
-	if n == 0 {
-		return 0, 1
-	}
-	const z = 1.959964
-	p, m := float64(k)/float64(n), float64(n)
-	mid, half := p+z*z/(2*m), z*math.Sqrt(p*(1-p)/m+z*z/(4*m*m))
-	return (mid - half) / (1 + z*z/m), (mid + half) / (1 + z*z/m)
-}

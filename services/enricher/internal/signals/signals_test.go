@@ -11,6 +11,7 @@ import (
 
 	"github.com/honeloop/hone/services/enricher/internal/derive"
 	"github.com/honeloop/hone/services/enricher/internal/enrich"
+	"github.com/honeloop/hone/services/enricher/internal/trends/stats"
 )
 
 func examples(t *testing.T) []Example {
@@ -88,7 +89,7 @@ func TestMeasures(t *testing.T) {
 	if ece := ECE(bins); bins[0].Rate() != 0 || bins[1].Rate() != 1 || math.Abs(ece-0.15) > 1e-12 {
 		t.Errorf("bins %+v, ECE %g", bins, ece)
 	}
-	if low, high := Wilson(0, 10); low > 1e-9 || math.Abs(high-0.2775) > 1e-3 {
-		t.Errorf("Wilson of 0 in 10: %g to %g", low, high)
+	if i := stats.Wilson(0, 10); i.Low > 1e-9 || math.Abs(i.High-0.2775) > 1e-3 {
+		t.Errorf("Wilson of 0 in 10: %g to %g", i.Low, i.High)
 	}
 }

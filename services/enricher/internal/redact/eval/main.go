@@ -10,18 +10,18 @@ import (
 	"flag"
 	"fmt"
 	"hash/fnv"
-	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 	"unicode"
 
 	"github.com/honeloop/hone/services/enricher/internal/redact"
+	"github.com/honeloop/hone/services/enricher/internal/trends/stats"
+	"github.com/honeloop/hone/services/internal/cputime"
 )
 
 const (
@@ -298,18 +298,8 @@ func share(k, n int) string {
 	if n == 0 {
 		return "-\t-"
 	}
-	p, z, m := float64(k)/float64(n), 1.96, float64(n)
-	mid, half := (p+z*z/(2*m))/(1+z*z/m), z*math.Sqrt(p*(1-p)/m+z*z/(4*m*m))/(1+z*z/m)
-	return fmt.Sprintf("%.3f\t%.3f-%.3f", p, max(0, mid-half), min(1, mid+half))
-}
-
-// cpuTime is what this process has used: a busy machine does not change it.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err) // it has no cause to fail
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	i := stats.Wilson(float64(k), float64(n))
+	return fmt.Sprintf("%.3f\t%.3f-%.3f", float64(k)/float64(n), i.Low, i.High)
 }
 
 // speed runs over each kind of text for half a second.
@@ -329,14 +319,14 @@ func speed(texts []text, hard []string, questions []redact.Example) {
 			name string
 			want redact.Types
 		}{{"default types", byDefault}, {"without names, addresses, places", redact.SetOf(redact.Email, redact.Card, redact.IBAN, redact.IP, redact.Secret, redact.Credentials)}} {
-			bytes, start := 0, cpuTime()
-			for cpuTime()-start < time.Second/2 {
+			bytes, start := 0, cputime.Self()
+			for cputime.Self()-start < time.Second/2 {
 				for _, t := range set.texts {
 					redact.Find(t, types.want)
 					bytes += len(t)
 				}
 			}
-			fmt.Printf("speed, %s, %s: %.1f MB per second of CPU time\n", set.name, types.name, float64(bytes)/1e6/(cpuTime()-start).Seconds())
+			fmt.Printf("speed, %s, %s: %.1f MB per second of CPU time\n", set.name, types.name, float64(bytes)/1e6/(cputime.Self()-start).Seconds())
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/honeloop/hone/services/enricher/internal/derive"
 	"github.com/honeloop/hone/services/enricher/internal/enrich"
 	"github.com/honeloop/hone/services/enricher/internal/signals"
+	"github.com/honeloop/hone/services/enricher/internal/trends/stats"
 )
 
 func main() {
@@ -94,8 +95,8 @@ func report(sessions []signals.Session, examples []signals.Example, model string
 
 	fmt.Printf("Reliability   %5s %10s %12s  %s\n", "n", "predicted", "dissatisfied", "95 %")
 	for _, b := range bins {
-		low, high := signals.Wilson(b.Dissatisfied, b.N)
-		fmt.Printf("              %5d %10.3f %12.3f  %.3f to %.3f\n", b.N, b.Predicted, b.Rate(), low, high)
+		i := stats.Wilson(float64(b.Dissatisfied), float64(b.N))
+		fmt.Printf("              %5d %10.3f %12.3f  %.3f to %.3f\n", b.N, b.Predicted, b.Rate(), i.Low, i.High)
 	}
 
 	m := signals.Train(examples)
@@ -112,8 +113,8 @@ func report(sessions []signals.Session, examples []signals.Example, model string
 		}
 		share, interval := "-", "not in the data"
 		if n > 0 {
-			low, high := signals.Wilson(k, n)
-			share, interval = fmt.Sprintf("%.3f", float64(k)/float64(n)), fmt.Sprintf("%.3f to %.3f", low, high)
+			i := stats.Wilson(float64(k), float64(n))
+			share, interval = fmt.Sprintf("%.3f", float64(k)/float64(n)), fmt.Sprintf("%.3f to %.3f", i.Low, i.High)
 		}
 		fmt.Printf("%-18s %6d %13s  %-15s %7.2f\n", name, n, share, interval, m.Weights[name])
 	}
