@@ -68,6 +68,10 @@ test-convergence: setup ## 100 real sessions in 1,000 random orders, doubled, sp
 test-faults: setup ## Kill, pause and starve every part under load, and judge that nothing is lost or doubled: 15 minutes; SIZE=full for 1,000,000 events and 200 kills; SEED
 	go run ./services/hone/internal/faults/run -size "$(SIZE)" -seed "$(SEED)" $(ARGS)
 
+.PHONY: test-outage
+test-outage: setup ## Send 1,000 events/s while Kafka is away for 60 s, and judge likewise: 4 minutes; SEED
+	go run ./services/hone/internal/faults/run -outage 60s -seed "$(SEED)" $(ARGS)
+
 .PHONY: test-containers
 test-containers: ## The pipeline test against the official images of Kafka, ClickHouse and Weaviate
 	@docker info >/dev/null 2>&1 || { echo "make test-containers needs a running container engine (docker info fails here). make test runs the same pipeline without one." >&2; exit 1; }

@@ -45,6 +45,9 @@ type Options struct {
 	Only []string
 	// Short makes outages a third as long.
 	Short bool
+	// Outage, where it is not 0, is the one fault of the run: the broker is away for
+	// so long, and the spool has room for all of it.
+	Outage time.Duration
 	// Dir is where everything is kept, logs included. It must be empty.
 	Dir string
 	// Progress is how often a line says how far it is.
@@ -114,7 +117,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err := os.WriteFile(projects, []byte("defaults: {signals: {findings: {reasked: 0, regenerated: 0}}}\n"), 0o600); err != nil {
 		return nil, fmt.Errorf("write projects: %w", err)
 	}
-	if r.sys, err = newSystem(dir, plain, keys, projects, r.sawDeath); err != nil {
+	if r.sys, err = newSystem(dir, plain, keys, projects, o.Outage == 0, r.sawDeath); err != nil {
 		return nil, err
 	}
 	living, end := context.WithCancel(ctx) // of the watches over the parts
@@ -128,9 +131,12 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		}
 	}()
 	r.say("seed %d: %d events, %d kills or more; everything is in %s", o.Seed, r.load.events(), o.Kills, dir)
-	if r.sys.fullDisk {
+	switch {
+	case o.Outage > 0:
+		r.say("the broker will be away for %s", o.Outage)
+	case r.sys.fullDisk:
 		r.say("the spool has a disk of its own, so that it can be full")
-	} else {
+	default:
 		r.say("no disk of its own for the spool here (that needs Linux and root): it is kept small instead")
 	}
 	if err := r.sys.start(living); err != nil {
@@ -175,7 +181,11 @@ func (r *run) judged(ctx context.Context) (*Report, error) {
 		loadTook = time.Since(r.producer.begin)
 		return err
 	})
-	g.Go(func() error { return r.chaos.run(gctx, plan(r.Seed, r.Kills, r.Gap, r.Short, r.Only)) })
+	faults := plan(r.Seed, r.Kills, r.Gap, r.Short, r.Only)
+	if r.Outage > 0 {
+		faults = []fault{{after: r.Gap, kind: faultRefuse, target: "broker", lasts: r.Outage}}
+	}
+	g.Go(func() error { return r.chaos.run(gctx, faults) })
 	err = g.Wait()
 	done()
 	progress.Wait()

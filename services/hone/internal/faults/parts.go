@@ -245,7 +245,8 @@ type system struct {
 // services in the order of their start.
 func services() []string { return []string{"curator", "router", "embedder", "enricher", "collector"} }
 
-func newSystem(dir, key, keys, projects string, died func(*part, error, bool)) (*system, error) {
+// newSystem prepares all parts. A spool that is to be small can be full.
+func newSystem(dir, key, keys, projects string, smallSpool bool, died func(*part, error, bool)) (*system, error) {
 	s := &system{dir: dir, key: key, byName: map[string]*part{}}
 	var broker, chTCP, chHTTP, wv, wvGRPC, web int
 	ports := []*int{&broker, &chTCP, &chHTTP, &wv, &wvGRPC, &web}
@@ -264,10 +265,13 @@ func newSystem(dir, key, keys, projects string, died func(*part, error, bool)) (
 	if err := os.MkdirAll(spool, 0o700); err != nil {
 		return nil, err
 	}
-	s.unmount, s.fullDisk = mountSmall(spool)
-	spoolMax := 64 << 20 // more than the disk has
-	if !s.fullDisk {
-		spoolMax = 4 << 20
+	spoolMax := 1 << 30
+	s.unmount = func() error { return nil }
+	if smallSpool {
+		spoolMax = 64 << 20 // more than the disk has
+		if s.unmount, s.fullDisk = mountSmall(spool); !s.fullDisk {
+			spoolMax = 4 << 20
+		}
 	}
 
 	add := func(name string, start func(context.Context) (*running, error)) {

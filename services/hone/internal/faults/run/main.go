@@ -35,15 +35,19 @@ func run(ctx context.Context) error {
 	seed := flag.String("seed", "", "a number; empty for a random one")
 	dir := flag.String("dir", "", "empty folder for everything; empty for a new one, which is removed after a run without findings")
 	flag.BoolVar(&o.Short, "short", false, "outages of a third of the time")
+	flag.DurationVar(&o.Outage, "outage", 0, "instead of all that: the broker alone is away, once, for so long; 1,000 events/s")
 	only := flag.String("only", "", "parts that faults hit, such as broker,embedder; empty for all")
 	flag.Parse()
 	if *only != "" {
 		o.Only = strings.Split(*only, ",")
 	}
-	switch *size {
-	case "":
+	switch {
+	case o.Outage > 0: // and 10 s before and after it
+		o.Gap, o.Rate = 10*time.Second, 1000
+		o.Events = o.Rate * int((o.Outage+2*o.Gap)/time.Second)
+	case *size == "":
 		o.Events, o.Kills, o.Gap, o.Rate = 200_000, 45, 7*time.Second, 450
-	case "full":
+	case *size == "full":
 		o.Events, o.Kills, o.Gap, o.Rate = 1_000_000, 200, 4*time.Second, 1000
 	default:
 		return fmt.Errorf("size %q: want full, or nothing", *size)
