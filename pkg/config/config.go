@@ -39,6 +39,23 @@ func Load(cfg Validator, path, section, envPrefix string) error {
 	return nil
 }
 
+// In puts the section's name before the key of each error that a section's
+// Validate joined: "brokers: missing" of kafka becomes "kafka.brokers: missing".
+func In(section string, err error) error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return fmt.Errorf("%s.%w", section, err)
+	}
+	var errs []error
+	for _, e := range joined.Unwrap() {
+		errs = append(errs, In(section, e))
+	}
+	return errors.Join(errs...)
+}
+
 func loadFile(cfg any, path, section string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,5 +68,15 @@ func TestLoad(t *testing.T) {
 				t.Fatalf("got %+v, %v; want %+v", got, err, tt.want)
 			}
 		})
+	}
+}
+
+func TestInNamesTheSectionOfEachError(t *testing.T) {
+	inner := errors.Join(errors.New("brokers: missing"), In("sasl", errors.Join(errors.New("user: missing"), errors.New("password: missing"))))
+	if got, want := fmt.Sprint(In("kafka", inner)), "kafka.brokers: missing\nkafka.sasl.user: missing\nkafka.sasl.password: missing"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if In("kafka", nil) != nil || In("kafka", errors.Join()) != nil {
+		t.Error("no error became one")
 	}
 }

@@ -73,45 +73,45 @@ func (c Config) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.CacheBytes < 0 {
-		bad("embedding.cache_bytes: must not be negative")
+		bad("cache_bytes: must not be negative")
 	}
 	switch c.Provider {
 	case ProviderHash:
 		if c.Dimensions != 0 && (c.Dimensions < 64 || c.Dimensions > 4096) {
-			bad("embedding.dimensions: %d, want 64 to 4096, or 0 for %d", c.Dimensions, hashDimensions)
+			bad("dimensions: %d, want 64 to 4096, or 0 for %d", c.Dimensions, hashDimensions)
 		}
 	case ProviderMiniLM:
 		if c.ModelDir == "" {
-			bad("embedding.model_dir: must be set")
+			bad("model_dir: must be set")
 		}
 		if c.RuntimeLibrary == "" {
-			bad("embedding.runtime_library: must be set")
+			bad("runtime_library: must be set")
 		}
 		if c.Variant != VariantInt8 && c.Variant != VariantFP32 {
-			bad("embedding.variant: %q is not %s or %s", c.Variant, VariantInt8, VariantFP32)
+			bad("variant: %q is not %s or %s", c.Variant, VariantInt8, VariantFP32)
 		}
 		if c.Threads < 1 || c.Threads > 256 {
-			bad("embedding.threads: must be 1 to 256")
+			bad("threads: must be 1 to 256")
 		}
 	case ProviderOpenAI:
 		if u, err := url.Parse(c.URL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 			// The URL is not repeated: it may hold a password.
-			bad("embedding.url: must be an http or https URL")
+			bad("url: must be an http or https URL")
 		}
 		if c.Model == "" {
-			bad("embedding.model: must be set")
+			bad("model: must be set")
 		}
 		if c.Dimensions < 0 {
-			bad("embedding.dimensions: must not be negative")
+			bad("dimensions: must not be negative")
 		}
 		if c.BatchTexts < 1 || c.BatchTexts > 2048 {
-			bad("embedding.batch_texts: must be 1 to 2048")
+			bad("batch_texts: must be 1 to 2048")
 		}
 		if c.Timeout <= 0 {
-			bad("embedding.timeout: must be positive")
+			bad("timeout: must be positive")
 		}
 	default:
-		bad("embedding.provider: %q is not %s, %s or %s", c.Provider, ProviderMiniLM, ProviderHash, ProviderOpenAI)
+		bad("provider: %q is not %s, %s or %s", c.Provider, ProviderMiniLM, ProviderHash, ProviderOpenAI)
 	}
 	return errors.Join(errs...)
 }

@@ -195,7 +195,7 @@ func TestConfigNamesEachKey(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			err := tt.cfg.Validate()
 			for _, key := range tt.want {
-				if err == nil || !strings.Contains(err.Error(), "embedding."+key+":") {
+				if err == nil || !strings.Contains(err.Error(), key+":") {
 					t.Errorf("error %v does not name %s", err, key)
 				}
 			}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/honeloop/hone/pkg/config"
 )
 
 // Alerts are what a project wants to be told, and where. Every alert goes to
@@ -80,14 +82,14 @@ func (a Alerts) Validate() error {
 		errs = append(errs, fmt.Errorf("webhooks: %d, want at most %d", len(a.Webhooks), MaxWebhooks))
 	}
 	for i, w := range a.Webhooks {
-		errs = append(errs, section(fmt.Sprintf("webhooks[%d]", i), w.validate()))
+		errs = append(errs, config.In(fmt.Sprintf("webhooks[%d]", i), w.validate()))
 	}
 	if len(a.Watch) > maxWatches {
 		errs = append(errs, fmt.Errorf("watch: %d, want at most %d", len(a.Watch), maxWatches))
 	}
 	names := map[string]bool{}
 	for i, w := range a.Watch {
-		errs = append(errs, section(fmt.Sprintf("watch[%d]", i), w.validate()))
+		errs = append(errs, config.In(fmt.Sprintf("watch[%d]", i), w.validate()))
 		if names[w.Name] {
 			errs = append(errs, fmt.Errorf("watch[%d]: name: %q is there twice", i, w.Name))
 		}
@@ -108,7 +110,7 @@ func (w Webhook) validate() error {
 }
 
 func (w Watch) validate() error {
-	errs := []error{section("metric", CheckMetric(w.Metric))}
+	errs := []error{config.In("metric", CheckMetric(w.Metric))}
 	check := func(ok bool, message string) {
 		if !ok {
 			errs = append(errs, errors.New(message))
@@ -116,7 +118,7 @@ func (w Watch) validate() error {
 	}
 	check(w.Name != "" && len(w.Name) <= 200, "name: want 1 to 200 bytes")
 	for d := range w.Filter {
-		errs = append(errs, section("filter", CheckDimension(d)))
+		errs = append(errs, config.In("filter", CheckDimension(d)))
 	}
 	conditions := 0
 	for _, t := range []*float64{w.Above, w.Below} {

@@ -54,20 +54,13 @@ func DefaultSettings() Settings {
 // Validate joins all that is wrong, each with its key.
 func (s Settings) Validate() error {
 	return errors.Join(
-		section("alerts", s.Alerts.Validate()),
-		section("cases", s.Cases.Validate()),
-		section("privacy", s.Privacy.Validate()),
-		section("recall", s.Recall.Validate()),
-		section("signals", s.Signals.Validate()),
-		section("retention", s.Retention.Validate()),
+		config.In("alerts", s.Alerts.Validate()),
+		config.In("cases", s.Cases.Validate()),
+		config.In("privacy", s.Privacy.Validate()),
+		config.In("recall", s.Recall.Validate()),
+		config.In("signals", s.Signals.Validate()),
+		config.In("retention", s.Retention.Validate()),
 	)
-}
-
-func section(name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", name, err)
 }
 
 // Projects knows the settings of all projects. It is safe for concurrent use.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/honeloop/hone/pkg/config"
 	"github.com/honeloop/hone/pkg/events"
 	"github.com/honeloop/hone/pkg/server"
 	"github.com/honeloop/hone/pkg/stream"
@@ -86,7 +87,7 @@ func (c Config) Validate() error {
 		{"upstreams", c.Upstreams.Validate()}, {"limits", c.Limits.Validate()},
 		{"rate", c.Rate.Validate()}, {"spool", c.Spool.Validate()},
 	} {
-		errs = append(errs, prefixed(part.key, part.err)...)
+		errs = append(errs, config.In(part.key, part.err))
 	}
 	for _, f := range []struct {
 		key string
@@ -114,20 +115,4 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("drain_delay: want at least 0"))
 	}
 	return errors.Join(errs...)
-}
-
-// prefixed puts a section's name before each of the errors that it joined.
-func prefixed(key string, err error) []error {
-	if err == nil {
-		return nil
-	}
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{fmt.Errorf("%s.%w", key, err)}
-	}
-	var out []error
-	for _, e := range joined.Unwrap() {
-		out = append(out, fmt.Errorf("%s.%w", key, e))
-	}
-	return out
 }

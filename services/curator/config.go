@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/honeloop/hone/pkg/clickhouse"
+	"github.com/honeloop/hone/pkg/config"
 	"github.com/honeloop/hone/pkg/server"
 	"github.com/honeloop/hone/pkg/stream"
 )
@@ -42,9 +43,9 @@ func DefaultConfig() Config {
 // Validate joins all that is wrong, each with its key.
 func (c Config) Validate() error {
 	errs := []error{
-		prefix("server", c.Server.Validate()),
-		prefix("kafka", c.Kafka.Validate()),
-		prefix("clickhouse", c.ClickHouse.Validate()),
+		config.In("server", c.Server.Validate()),
+		config.In("kafka", c.Kafka.Validate()),
+		config.In("clickhouse", c.ClickHouse.Validate()),
 	}
 	if c.DecideTimeout <= 0 {
 		errs = append(errs, errors.New("decide_timeout: want more than 0"))
@@ -59,11 +60,4 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("max_exports: want at least 1 and less than clickhouse.max_conns (%d)", c.ClickHouse.MaxConns))
 	}
 	return errors.Join(errs...)
-}
-
-func prefix(section string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", section, err)
 }

@@ -95,7 +95,7 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 	cfg.Recall = RecallConfig{}
 	err := cfg.Validate()
 	for _, key := range []string{
-		"server: grpc_addr", "weaviate: url", "embedding.provider", "cases.join_threshold", "cases.cached_members", "cases.cache_ttl",
+		"server.grpc_addr", "weaviate.url", "embedding.provider", "cases.join_threshold", "cases.cached_members", "cases.cache_ttl",
 		"recall.timeout", "recall.concurrency", "recall.prompt_bytes",
 	} {
 		if err == nil || !strings.Contains(err.Error(), key) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/honeloop/hone/pkg/config"
 	"github.com/honeloop/hone/pkg/embedding"
 	"github.com/honeloop/hone/pkg/server"
 	"github.com/honeloop/hone/pkg/stream"
@@ -72,13 +73,13 @@ func DefaultConfig() Config {
 // Validate joins all that is wrong.
 func (c Config) Validate() error {
 	errs := []error{
-		prefixed("server", c.Server.Validate()),
-		prefixed("kafka", c.Kafka.Validate()),
-		prefixed("weaviate", c.Weaviate.Validate()),
-		c.Embedding.Validate(), // names its keys in full
+		config.In("server", c.Server.Validate()),
+		config.In("kafka", c.Kafka.Validate()),
+		config.In("weaviate", c.Weaviate.Validate()),
+		config.In("embedding", c.Embedding.Validate()),
 	}
 	if c.EmbeddingNext.Provider != "" {
-		errs = append(errs, prefixed("embedding_next", c.EmbeddingNext.Validate()))
+		errs = append(errs, config.In("embedding_next", c.EmbeddingNext.Validate()))
 	}
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.Cases.JoinThreshold < 0 || c.Cases.JoinThreshold > 1 {
@@ -109,13 +110,6 @@ func (c Config) Validate() error {
 		bad("recall.prompt_bytes: %d, want 500 or more", c.Recall.PromptBytes)
 	}
 	return errors.Join(errs...)
-}
-
-func prefixed(section string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", section, err)
 }
 
 // joinThreshold fills in what is not configured. Cosines of different models

@@ -2,10 +2,10 @@ package enricher
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/honeloop/hone/pkg/clickhouse"
+	"github.com/honeloop/hone/pkg/config"
 	"github.com/honeloop/hone/pkg/embedding"
 	"github.com/honeloop/hone/pkg/server"
 	"github.com/honeloop/hone/pkg/stream"
@@ -63,11 +63,11 @@ func DefaultConfig() Config {
 // Validate joins all that is wrong, each with its key.
 func (c Config) Validate() error {
 	errs := []error{
-		prefix("server", c.Server.Validate()),
-		prefix("kafka", c.Kafka.Validate()),
-		prefix("clickhouse", c.ClickHouse.Validate()),
-		prefix("alerts", c.Alerts.Validate()),
-		prefix("embedding", c.Embedding.Validate()),
+		config.In("server", c.Server.Validate()),
+		config.In("kafka", c.Kafka.Validate()),
+		config.In("clickhouse", c.ClickHouse.Validate()),
+		config.In("alerts", c.Alerts.Validate()),
+		config.In("embedding", c.Embedding.Validate()),
 	}
 	if c.CacheBytes < 0 {
 		errs = append(errs, errors.New("cache_bytes: want at least 0"))
@@ -86,11 +86,4 @@ func (c Config) Validate() error {
 	}
 	_, err := originals.NewKeys(c.OriginalsKey, c.OriginalsOldKeys)
 	return errors.Join(append(errs, err)...)
-}
-
-func prefix(section string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", section, err)
 }

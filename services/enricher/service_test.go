@@ -221,7 +221,7 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 	cfg.CacheBytes, cfg.MaxBatch, cfg.MaxSessionEvents = -1, 0, 0
 	cfg.ClickHouse.Database = "a;b"
 	err := cfg.Validate()
-	for _, key := range []string{"kafka: brokers", "cache_bytes", "max_batch", "max_session_events", "clickhouse: database"} {
+	for _, key := range []string{"kafka.brokers", "cache_bytes", "max_batch", "max_session_events", "clickhouse.database"} {
 		if err == nil || !strings.Contains(err.Error(), key) {
 			t.Errorf("error %v does not name %s", err, key)
 		}

@@ -2,10 +2,10 @@ package router
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/honeloop/hone/pkg/clickhouse"
+	"github.com/honeloop/hone/pkg/config"
 	"github.com/honeloop/hone/pkg/server"
 	"github.com/honeloop/hone/pkg/stream"
 )
@@ -35,19 +35,12 @@ func DefaultConfig() Config {
 // Validate joins all that is wrong, each with its key.
 func (c Config) Validate() error {
 	errs := []error{
-		prefix("server", c.Server.Validate()),
-		prefix("kafka", c.Kafka.Validate()),
-		prefix("clickhouse", c.ClickHouse.Validate()),
+		config.In("server", c.Server.Validate()),
+		config.In("kafka", c.Kafka.Validate()),
+		config.In("clickhouse", c.ClickHouse.Validate()),
 	}
 	if c.PublishTimeout <= 0 {
 		errs = append(errs, errors.New("publish_timeout: want more than 0"))
 	}
 	return errors.Join(errs...)
-}
-
-func prefix(section string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", section, err)
 }
