@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/honeloop/hone/services/internal/benchtext"
 	"github.com/honeloop/hone/services/internal/cputime"
 )
 
@@ -27,24 +28,6 @@ type requests struct {
 	batch  int
 }
 
-var words = strings.Fields(`the a return shoes order of customer within days please worn size refund price can I my when
-	delivery store online card receipt policy changed not received email address coupon account yes no exchange damaged warranty
-	colour blue black leather shipping free over total paid invoice number contact support`)
-
-// text has about n bytes and compresses as prose does.
-func text(r *rand.Rand, n int) string {
-	var b strings.Builder
-	for b.Len() < n {
-		b.WriteString(words[r.IntN(len(words))])
-		b.WriteByte(' ')
-		if r.IntN(8) == 0 {
-			b.WriteString(strconv.Itoa(r.IntN(100000)))
-			b.WriteByte(' ')
-		}
-	}
-	return b.String()
-}
-
 func event(r *rand.Rand) []byte {
 	type object = map[string]any
 	id := func(prefix string) string { return prefix + strconv.FormatUint(r.Uint64(), 36) }
@@ -52,7 +35,7 @@ func event(r *rand.Rand) []byte {
 		"type": "interaction", "event_id": id("e-"), "session_id": id("s-"), "interaction_id": id("i-"), "user_id": id("u-"),
 		"occurred_at": time.Now().UTC().Format(time.RFC3339Nano), "user_role": "customer", "environment": "production",
 		"interaction": object{
-			"query": text(r, 100), "system_context": text(r, 200), "output": text(r, 300), "model": "m-large", "model_version": "2026-10-01",
+			"query": benchtext.Prose(r, 100), "system_context": benchtext.Prose(r, 200), "output": benchtext.Prose(r, 300), "model": "m-large", "model_version": "2026-10-01",
 			"prompt_version": "v14", "latency_ms": r.IntN(2000), "input_tokens": r.IntN(500), "output_tokens": r.IntN(90),
 		},
 	})

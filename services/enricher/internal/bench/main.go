@@ -16,7 +16,6 @@ import (
 	"runtime/debug"
 	"runtime/pprof"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"text/tabwriter"
@@ -41,6 +40,7 @@ import (
 	"github.com/honeloop/hone/services/enricher/internal/enrich"
 	"github.com/honeloop/hone/services/enricher/internal/redact"
 	"github.com/honeloop/hone/services/enricher/internal/trail"
+	"github.com/honeloop/hone/services/internal/benchtext"
 	"github.com/honeloop/hone/services/internal/cputime"
 )
 
@@ -309,20 +309,6 @@ func batches(o options, size int, next func(i int) *eventv1.Event) (map[int][][]
 	return out, nil
 }
 
-var words = strings.Fields(`the a return shoes order of customer within days please worn size refund price can I my when
-	delivery store online card receipt policy changed not received email address coupon account yes no exchange damaged warranty
-	colour blue black leather shipping free over total paid invoice number contact support`)
-
-// text has about n bytes and compresses as prose does.
-func text(r *rand.Rand, n int) string {
-	var b strings.Builder
-	for b.Len() < n {
-		b.WriteString(words[r.IntN(len(words))])
-		b.WriteByte(' ')
-	}
-	return b.String()
-}
-
 // event number i of a session: two turns, a thumb, a behavior, two turns, and
 // so on. An interaction has about 1 KB.
 func event(kind string, session, i int) *eventv1.Event {
@@ -336,15 +322,15 @@ func event(kind string, session, i int) *eventv1.Event {
 	switch i % 10 {
 	case 4:
 		e.Type, e.InteractionId = "feedback", fmt.Sprintf("i-%d", i-4)
-		e.Payload = &eventv1.Event_Feedback{Feedback: &eventv1.Feedback{Thumb: "down", Categories: []string{"outdated"}, Comment: text(r, 60)}}
+		e.Payload = &eventv1.Event_Feedback{Feedback: &eventv1.Feedback{Thumb: "down", Categories: []string{"outdated"}, Comment: benchtext.Prose(r, 60)}}
 	case 5:
 		e.Type, e.InteractionId = "behavior", fmt.Sprintf("i-%d", i-2)
-		e.Payload = &eventv1.Event_Behavior{Behavior: &eventv1.Behavior{Kind: "copied", Text: text(r, 60)}}
+		e.Payload = &eventv1.Event_Behavior{Behavior: &eventv1.Behavior{Kind: "copied", Text: benchtext.Prose(r, 60)}}
 	default:
 		e.Type = "interaction"
 		e.Payload = &eventv1.Event_Interaction{Interaction: &eventv1.Interaction{
-			Query: text(r, 80), SystemContext: "You are the assistant of a shop. " + text(rand.New(rand.NewPCG(1, 1)), 250), Output: text(r, 400),
-			Retrieved: []*eventv1.Retrieved{{Source: "faq/12", Text: text(r, 150)}}, Model: "m-large", ModelVersion: "2026-10-01", PromptVersion: "v14",
+			Query: benchtext.Prose(r, 80), SystemContext: "You are the assistant of a shop. " + benchtext.Prose(rand.New(rand.NewPCG(1, 1)), 250), Output: benchtext.Prose(r, 400),
+			Retrieved: []*eventv1.Retrieved{{Source: "faq/12", Text: benchtext.Prose(r, 150)}}, Model: "m-large", ModelVersion: "2026-10-01", PromptVersion: "v14",
 			LatencyMs: 840, InputTokens: 310, OutputTokens: 90, FinishReason: "stop", Language: "en",
 		}}
 	}
