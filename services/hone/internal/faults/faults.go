@@ -1,6 +1,7 @@
 // Package faults is the oracle: it runs all of Hone as processes of their own,
-// sends it events, kills, pauses and starves every part meanwhile, and judges in
-// the end whether each accepted event has had its effect exactly once.
+// sends it events over each of its protocols, kills, pauses and starves every part
+// meanwhile, and judges in the end whether each accepted event has had its effect
+// exactly once.
 //
 // The schedule of faults and the content of every event follow from the seed; what
 // they meet does not, so a seed makes a finding likely, not certain. The disk that
@@ -62,7 +63,7 @@ type Options struct {
 type Report struct {
 	Accepted, Doubled, Retries int
 	LoadTook, DrainTook        time.Duration
-	Answers                    map[string]int
+	Answers                    map[string]map[string]int // by protocol
 	SlowestAnswer              time.Duration
 	Faults, KillsByPart        map[string]int
 	// Processes that ended though nobody killed them, and were started again.
@@ -168,7 +169,12 @@ func (r *run) judged(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	defer log.Close()
-	r.producer = newProducer(r.load, r.sys.web, r.sys.key, r.Rate)
+	conn, err := dial(r.sys.collector)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	r.producer = newProducer(r.load, r.sys.web, conn, r.sys.key, r.Rate)
 	r.chaos = &chaos{sys: r.sys, log: log, counts: map[string]int{}, byPart: map[string]int{}}
 
 	working, done := context.WithCancel(ctx)
@@ -367,7 +373,10 @@ func (r *run) print(rep *Report) {
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
 	line("\nseed %d: %d events accepted in %s (%.0f/s), %d of them sent twice on purpose, %d retries; drained in %s", r.Seed, rep.Accepted,
 		rep.LoadTook.Round(time.Second), float64(rep.Accepted)/rep.LoadTook.Seconds(), rep.Doubled, rep.Retries, rep.DrainTook.Round(time.Second))
-	line("answers: %s; slowest %s", counts(rep.Answers), rep.SlowestAnswer.Round(time.Millisecond))
+	for _, via := range slices.Sorted(maps.Keys(rep.Answers)) {
+		line("answers over %s: %s", via, counts(rep.Answers[via]))
+	}
+	line("slowest answer: %s", rep.SlowestAnswer.Round(time.Millisecond))
 	line("faults: %s", counts(rep.Faults))
 	line("kills: %d (%s)", r.chaos.kills(), counts(rep.KillsByPart))
 	for _, d := range rep.Deaths {

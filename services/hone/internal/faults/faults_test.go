@@ -68,6 +68,13 @@ func TestALoadFollowsFromItsSeed(t *testing.T) {
 			kinds[fmt.Sprint(s.kind, " ", s.polarity, " ", s.withdrawn)]++
 		}
 	}
+	ways := map[string]int{}
+	for n := range a.sessions {
+		ways[a.protocol(n)]++
+	}
+	if len(ways) != 4 {
+		t.Errorf("sessions are sent in %v, want 4 ways", ways)
+	}
 	for _, kind := range []string{"explicit negative false", "explicit positive false", "explicit  true", "preference negative false"} {
 		if kinds[kind] == 0 {
 			t.Errorf("no signal is %q: %v", kind, kinds)
@@ -93,14 +100,37 @@ func TestTheJudgeSeesDamage(t *testing.T) {
 			}
 		}
 		const events, signals, decisions = "events in ClickHouse", "signals in ClickHouse", "decisions in ClickHouse"
-		sql("ALTER TABLE events_log DELETE WHERE event_id = 'e-0000000-03' SETTINGS mutations_sync = 2")
-		damage(events, lost, "e-0000000-03")
-		sql("INSERT INTO events_log SELECT * REPLACE ('e-9999999-00' AS event_id) FROM (SELECT * FROM events_log WHERE event_id = 'e-0000000-04')")
+		sent := func(via string, place int) string {
+			for n := range j.load.sessions {
+				if j.load.protocol(n) == via {
+					return eventID(n, place)
+				}
+			}
+			errs = append(errs, fmt.Errorf("no session is sent over %s", via))
+			return ""
+		}
+		id := sent(viaHTTP, 3)
+		sql("ALTER TABLE events_log DELETE WHERE event_id = '" + id + "' SETTINGS mutations_sync = 2")
+		damage(events, lost, id)
+		sql("INSERT INTO events_log SELECT * REPLACE ('e-9999999-00' AS event_id) FROM (SELECT * FROM events_log WHERE event_id = '" + sent(viaHTTP, 4) + "')")
 		damage(events, unknown, "e-9999999-00")
-		sql("INSERT INTO events_log SELECT * REPLACE (occurred_at + INTERVAL 3 MONTH AS occurred_at) FROM events_log WHERE event_id = 'e-0000000-05'")
-		damage(events, doubled, "e-0000000-05")
-		sql("INSERT INTO events_log SELECT * REPLACE (revision + 1 AS revision, concat(payload, unhex('2a0178')) AS payload) FROM events_log WHERE event_id = 'e-0000000-06'")
-		damage(events, different, "e-0000000-06")
+		id = sent(viaHTTP, 5)
+		sql("INSERT INTO events_log SELECT * REPLACE (occurred_at + INTERVAL 3 MONTH AS occurred_at) FROM events_log WHERE event_id = '" + id + "'")
+		damage(events, doubled, id)
+		id = sent(viaGRPC, 6)
+		sql("INSERT INTO events_log SELECT * REPLACE (revision + 1 AS revision, concat(payload, unhex('2a0178')) AS payload) FROM events_log WHERE event_id = '" + id + "'")
+		damage(events, different, id)
+
+		// Spans, which are known by their session and turn.
+		turn := func(via string, place int) string {
+			return "session_id = 's-" + sent(via, 0)[2:9] + "' AND interaction_id = '" + turnID(place) + "' AND type = 'interaction'"
+		}
+		sql("ALTER TABLE events_log DELETE WHERE " + turn(viaOTLP, 3) + " SETTINGS mutations_sync = 2")
+		damage(events, lost, sent(viaOTLP, 3))
+		sql("INSERT INTO events_log SELECT * REPLACE ('ev_x' AS event_id) FROM (SELECT * FROM events_log WHERE " + turn(viaOTLP, 4) + ")")
+		damage(events, doubled, "ev_x")
+		sql("INSERT INTO events_log SELECT * REPLACE ('ev_y' AS event_id, revision + 1 AS revision, concat(payload, unhex('420178')) AS payload) FROM events_log WHERE " + turn(viaOTLPGRPC, 5))
+		damage(events, different, "ev_y")
 
 		// Signals that hold, one for each damage.
 		var hold []reading
@@ -143,6 +173,9 @@ func TestTheJudgeSeesDamage(t *testing.T) {
 			return err
 		}
 		defer pub.Close()
+		// First, since the curator makes dead letters of what comes next.
+		errs = append(errs, pub.Publish(ctx, stage.Record{Topic: stream.TopicDeadLetter, Value: []byte("x")}))
+		damage("dead letters", unknown, "0")
 		const topic = "events on " + stream.TopicRouteHumanReview
 		event := func(id, subject, kind string, revision int) stage.Record {
 			return stage.Record{Topic: stream.TopicRouteHumanReview, Key: []byte("default/x"), Value: fmt.Appendf(nil,
@@ -151,8 +184,6 @@ func TestTheJudgeSeesDamage(t *testing.T) {
 		errs = append(errs, pub.Publish(ctx, event("re_x", "sg_y", "hone.route.v1", 1), event("re_y", hold[5].id, "hone.route.withdrawn.v1", 1000)))
 		damage(topic, unknown, "sg_y")
 		damage(topic, lost, hold[5].id)
-		errs = append(errs, pub.Publish(ctx, stage.Record{Topic: stream.TopicDeadLetter, Value: []byte("x")}))
-		damage("dead letters", unknown, "0")
 		for _, err := range errs {
 			if err != nil {
 				return err

@@ -155,13 +155,18 @@ func (j *judge) events(ctx context.Context) error {
 					return err
 				}
 				v.Found++
-				n, place, ok := j.load.parseEventID(id)
+				var got eventv1.Event
+				if err := proto.Unmarshal([]byte(payload), &got); err != nil {
+					j.find(v, different, id, "payload cannot be read: %v", err)
+					return nil
+				}
+				n, place, ok := j.load.placeOf(&got, id)
 				if !ok || n < first || n >= end || !j.accepted.has(n*perSession+place) || inProject != project || inSession != sessionID(n) {
 					j.find(v, unknown, id, "in project %q, session %q, and nobody saw it accepted", inProject, inSession)
 					return nil
 				}
 				if seen.set((n-first)*perSession + place) {
-					j.find(v, doubled, id, "the view shows it twice")
+					j.find(v, doubled, id, "%s is there twice", eventID(n, place))
 				}
 				if n != atSession {
 					atSession = n
@@ -170,17 +175,17 @@ func (j *judge) events(ctx context.Context) error {
 						sent[e.EventId] = e
 					}
 				}
-				var got eventv1.Event
-				if err := proto.Unmarshal([]byte(payload), &got); err != nil {
-					j.find(v, different, id, "payload cannot be read: %v", err)
-					return nil
+				want, have, source := sent[eventID(n, place)], &got, viaHTTP
+				if j.load.spans(n) && got.GetInteraction() != nil {
+					want, have, source = spoken(want), spoken(have), viaOTLP
+				} else if j.load.protocol(n) == viaGRPC {
+					source = viaGRPC
 				}
-				want, err1 := content(sent[id])
-				have, err2 := content(&got)
-				if err1 != nil || err2 != nil || !bytes.Equal(want, have) {
-					j.find(v, different, id, "payload is not as it was sent: %v, sent %v", &got, sent[id])
+				same, err := sameContent(want, have)
+				if err != nil || !same {
+					j.find(v, different, id, "payload is not as it was sent: %v, sent %v, error %v", have, want, err)
 				}
-				if got.ProjectId != project || got.Source != "http" || got.ReceivedAt == nil {
+				if got.ProjectId != project || got.Source != source || got.ReceivedAt == nil {
 					j.find(v, different, id, "project %q, source %q, received at %v", got.ProjectId, got.Source, got.ReceivedAt)
 				}
 				return nil

@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -48,6 +50,21 @@ func (l load) parseEventID(id string) (session, place int, ok bool) {
 		return 0, 0, false
 	}
 	return session, place, eventID(session, place) == id
+}
+
+// placeOf is the session and the place of an event as it is stored. What came as
+// a span is known by what it is about, since its id is the collector's.
+func (l load) placeOf(e *eventv1.Event, id string) (session, place int, ok bool) {
+	if session, place, ok = l.parseEventID(id); ok {
+		return session, place, !l.spans(session) || e.GetFeedback() != nil
+	}
+	if _, err := fmt.Sscanf(e.SessionId, "s-%d", &session); err != nil || session < 0 || session >= l.sessions || sessionID(session) != e.SessionId || !l.spans(session) {
+		return 0, 0, false
+	}
+	if _, err := fmt.Sscanf(e.InteractionId, "t%d", &place); err != nil || place < 0 || place >= perSession-feedbackPerSession {
+		return 0, 0, false
+	}
+	return session, place, turnID(place) == e.InteractionId && e.GetInteraction() != nil
 }
 
 // session is its events in the order in which they are sent, as the sender
@@ -198,6 +215,13 @@ func (l load) signals(n int) []reading {
 		out[i] = s // no user says the same twice here, so the last word is all of it
 	}
 	return out
+}
+
+// sameContent compares events without what the collector adds, byte for byte.
+func sameContent(a, b *eventv1.Event) (bool, error) {
+	x, err1 := content(a)
+	y, err2 := content(b)
+	return bytes.Equal(x, y), errors.Join(err1, err2)
 }
 
 // content is an event without what the collector adds, byte for byte.

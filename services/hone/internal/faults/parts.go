@@ -236,10 +236,10 @@ type system struct {
 	parts  []*part // in the order of their start
 	byName map[string]*part
 
-	web, collectorAdmin, kafka, clickhouse, weaviate, weaviateGRPC string
-	key                                                            string
-	unmount                                                        func() error
-	fullDisk                                                       bool // the spool has a small disk of its own
+	web, collector, collectorAdmin, kafka, clickhouse, weaviate, weaviateGRPC string
+	key                                                                       string
+	unmount                                                                   func() error
+	fullDisk                                                                  bool // the spool has a small disk of its own
 }
 
 // services in the order of their start.
@@ -259,7 +259,8 @@ func newSystem(dir, key, keys, projects string, smallSpool bool, died func(*part
 		return nil, err
 	}
 	s.kafka, s.clickhouse, s.web = embedded.Loopback(broker), embedded.Loopback(chTCP), "http://"+embedded.Loopback(web)
-	s.weaviate, s.weaviateGRPC, s.collectorAdmin = "http://"+embedded.Loopback(wv), embedded.Loopback(wvGRPC), "http://"+embedded.Loopback(*admin["collector"])
+	s.weaviate, s.weaviateGRPC = "http://"+embedded.Loopback(wv), embedded.Loopback(wvGRPC)
+	s.collector, s.collectorAdmin = embedded.Loopback(*grpc["collector"]), "http://"+embedded.Loopback(*admin["collector"])
 
 	spool := filepath.Join(dir, "spool")
 	if err := os.MkdirAll(spool, 0o700); err != nil {

@@ -1,21 +1,15 @@
 package faults
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/grpc"
 
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 )
@@ -37,6 +31,7 @@ type producer struct {
 	url, key string
 	rate     int // events a second; 0 for as many as are taken
 	client   *http.Client
+	conn     *grpc.ClientConn
 
 	nextSessions atomic.Int64
 	accepted     *bitmap
@@ -50,8 +45,8 @@ type producer struct {
 	}
 	answers struct {
 		sync.Mutex
-		by      map[string]int // "202", "503", "no connection"
-		slowest time.Duration  // of a 202 or 503
+		by      map[string]map[string]int // by protocol: "202", "503", "no connection"
+		slowest time.Duration             // of an answer
 	}
 }
 
@@ -88,10 +83,10 @@ func (b *bitmap) count() int {
 	return b.n
 }
 
-func newProducer(l load, url, key string, rate int) *producer {
-	p := &producer{load: l, url: url + "/v1/events", key: key, rate: rate, accepted: newBitmap(l.events()), begin: time.Now(),
+func newProducer(l load, url string, conn *grpc.ClientConn, key string, rate int) *producer {
+	p := &producer{load: l, url: url, conn: conn, key: key, rate: rate, accepted: newBitmap(l.events()), begin: time.Now(),
 		client: &http.Client{Timeout: sendTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: senders, MaxConnsPerHost: 2 * senders}}}
-	p.answers.by = map[string]int{}
+	p.answers.by = map[string]map[string]int{}
 	p.pace.next = p.begin
 	return p
 }
@@ -136,11 +131,11 @@ func (p *producer) sessions(ctx context.Context, from, to int) error {
 	p.doubled.Add(int64(len(again)))
 	all = append(all, again...)
 	for len(all) > 0 {
-		n := min(len(all), []int{1, 10, 40, 100}[r.IntN(4)])
+		via, n := p.load.part(p.load.protocol(from), all, min(len(all), []int{1, 10, 40, 100}[r.IntN(4)]))
 		if err := p.wait(ctx, n); err != nil {
 			return err
 		}
-		if err := p.send(ctx, r, all[:n]); err != nil {
+		if err := p.send(ctx, r, via, all[:n]); err != nil {
 			return err
 		}
 		all = all[n:]
@@ -164,18 +159,10 @@ func (p *producer) wait(ctx context.Context, n int) error {
 	return ctx.Err()
 }
 
-// errRefused means that the collector will never take an event, which is a
-// finding: all events of a load are good.
-var errRefused = errors.New("a good event was refused")
-
-func (p *producer) send(ctx context.Context, r *rand.Rand, events []*eventv1.Event) error {
+func (p *producer) send(ctx context.Context, r *rand.Rand, via string, events []*eventv1.Event) error {
 	backoff := 50 * time.Millisecond
 	for len(events) > 0 {
-		body, err := encode(events)
-		if err != nil {
-			return err
-		}
-		results, wait, err := p.post(ctx, body, len(events))
+		results, wait, err := p.offer(ctx, via, events)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -205,75 +192,13 @@ func (p *producer) send(ctx context.Context, r *rand.Rand, events []*eventv1.Eve
 	return nil
 }
 
-func encode(events []*eventv1.Event) ([]byte, error) {
-	b := []byte(`{"events":[`)
-	for i, e := range events {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		var err error
-		if b, err = (protojson.MarshalOptions{UseProtoNames: true}).MarshalAppend(b, e); err != nil {
-			return nil, err
-		}
-	}
-	return append(b, `]}`...), nil
-}
-
-// post returns which of n events were accepted, nil where none was, and how
-// long the collector wants to be left alone. An error is for good.
-func (p *producer) post(ctx context.Context, body []byte, n int) (accepted []bool, wait time.Duration, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(body))
-	if err != nil {
-		return nil, 0, err
-	}
-	req.Header.Set("Authorization", "Bearer "+p.key)
-	req.Header.Set("Content-Type", "application/json")
-	began := time.Now()
-	resp, err := p.client.Do(req)
-	if err != nil {
-		p.note("no connection, or no answer", 0)
-		return nil, 0, nil
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		p.note("half an answer", 0)
-		return nil, 0, nil
-	}
-	p.note(strconv.Itoa(resp.StatusCode), time.Since(began))
-	switch resp.StatusCode {
-	case http.StatusAccepted:
-	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		after, _ := strconv.Atoi(resp.Header.Get("Retry-After")) // 0 where there is none
-		return nil, time.Duration(after) * time.Second, nil
-	default:
-		return nil, 0, fmt.Errorf("%w: %s: %s", errRefused, resp.Status, text)
-	}
-	var answer struct {
-		Results []struct {
-			EventID string `json:"event_id"`
-			Error   *struct{ Code, Message string }
-		}
-	}
-	if err := json.Unmarshal(text, &answer); err != nil || len(answer.Results) != n {
-		return nil, 0, fmt.Errorf("a 202 that nobody understands, for %d events: %w: %s", n, err, text)
-	}
-	accepted = make([]bool, n)
-	for i, r := range answer.Results {
-		if r.Error == nil {
-			accepted[i] = true
-			continue
-		}
-		if r.Error.Code != "unavailable" && r.Error.Code != "resource_exhausted" {
-			return nil, 0, fmt.Errorf("%w: %s: %s", errRefused, r.Error.Code, r.Error.Message)
-		}
-	}
-	return accepted, 0, nil
-}
-
-func (p *producer) note(answer string, took time.Duration) {
+// note counts an answer. took is 0 where there was none.
+func (p *producer) note(via, answer string, took time.Duration) {
 	p.answers.Lock()
 	defer p.answers.Unlock()
-	p.answers.by[answer]++
+	if p.answers.by[via] == nil {
+		p.answers.by[via] = map[string]int{}
+	}
+	p.answers.by[via][answer]++
 	p.answers.slowest = max(p.answers.slowest, took)
 }
