@@ -358,6 +358,79 @@ func TestFromRouteToDecisionToDataset(t *testing.T) {
 	})
 }
 
+// at gives a routed record a priority and a time.
+func at(t *testing.T, rec stage.Record, priority string, when time.Time) stage.Record {
+	t.Helper()
+	var event map[string]any
+	if err := json.Unmarshal(rec.Value, &event); err != nil {
+		t.Fatal(err)
+	}
+	event["time"] = when
+	if priority != "" {
+		event["data"].(map[string]any)["priority"] = priority
+	}
+	var err error
+	if rec.Value, err = json.Marshal(event); err != nil {
+		t.Fatal(err)
+	}
+	return rec
+}
+
+func TestTheQueueIsByPriorityThenAge(t *testing.T) {
+	b := newBench(t)
+	c, ctx := b.start(t), b.as(t, "p")
+	var recs []stage.Record
+	var queue []string
+	for i, priority := range []string{"urgent", "urgent", "high", "normal", "", "low"} { // as they are to come; none is normal
+		id := fmt.Sprint("sg", i)
+		when := began.Add(time.Duration(i) * time.Minute)
+		if priority == "low" {
+			when = began.Add(-time.Hour)
+		}
+		recs = append(recs, at(t, route(t, stream.TopicRouteHumanReview, signal(id, 1)), priority, when))
+		queue = append(queue, materialize.ReviewID("p", id))
+	}
+	slices.Reverse(recs)
+	b.broker.Write(t, recs...)
+	eventually(t, "the reviews are in order", func() error {
+		ids, err := open(ctx, c)
+		return errors.Join(err, want("open", fmt.Sprint(ids), fmt.Sprint(queue)))
+	})
+	resp, err := c.ListReviews(ctx, &curationv1.ListReviewsRequest{Limit: 4})
+	if err != nil || len(resp.GetReviews()) != 4 || resp.GetReviews()[3].GetReviewId() != queue[3] ||
+		resp.GetReviews()[0].GetPriority() != "urgent" || resp.GetReviews()[3].GetPriority() != "normal" {
+		t.Errorf("the first 4: %v, %v", resp, err)
+	}
+	// A page begins where the one before ended, also inside of a priority.
+	st := store.New(b.conn)
+	var paged []string
+	var after store.Cursor
+	for range 4 {
+		items, next, err := st.ListReviews(ctx, "p", "open", after, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range items {
+			paged = append(paged, item.Review.GetReviewId())
+		}
+		after = next
+	}
+	if !slices.Equal(paged, queue) {
+		t.Errorf("pages of 2: %v, want %v", paged, queue)
+	}
+	// The view has the same order.
+	if n := b.count(t, fmt.Sprintf("SELECT toUInt64(groupArray(review_id) = ['%s']) FROM (SELECT review_id FROM reviews ORDER BY turn, created_at)",
+		strings.Join(queue, "', '"))); n != 1 {
+		t.Error("the view reviews has another order")
+	}
+	// A later revision may have another priority.
+	b.broker.Write(t, at(t, route(t, stream.TopicRouteHumanReview, signal("sg5", 2)), "urgent", began.Add(-time.Hour)))
+	eventually(t, "it is first", func() error {
+		ids, err := open(ctx, c)
+		return errors.Join(err, want("open", fmt.Sprint(ids), fmt.Sprint(append(queue[5:], queue[:5]...))))
+	})
+}
+
 func TestTwoCuratorsAgree(t *testing.T) {
 	b := newBench(t)
 	one, two, ctx := b.start(t), b.start(t), b.as(t, "p")

@@ -3,6 +3,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/honeloop/hone/pkg/stream"
 	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
 	"github.com/honeloop/hone/services/curator/internal/curation"
+	"github.com/honeloop/hone/services/curator/internal/routed"
 	"github.com/honeloop/hone/services/curator/internal/store"
 )
 
@@ -235,6 +237,7 @@ func (r *Reviews) stands(item *store.ReviewItem) (curation.Decision, bool) {
 // comes without its words.
 func (r *Reviews) complete(item *store.ReviewItem) *curationv1.Review {
 	review := item.Review
+	review.Priority = cmp.Or(review.GetPriority(), routed.PriorityNormal) // from before there were priorities
 	stands, decided := r.stands(item)
 	switch {
 	case decided:

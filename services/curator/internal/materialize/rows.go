@@ -97,12 +97,12 @@ func addReview(b *store.Batch, e *routed.Event) error {
 	}
 	p, err := payload(&curationv1.Review{ReviewId: id, ProjectId: e.ProjectID, CaseId: e.CaseID,
 		CaseTitle: e.Case.GetTitle(), DecisionId: e.DecisionID, Reason: e.Reason, Signal: e.Signal, State: "open",
-		CreatedAt: timestamppb.New(e.Time), Omitted: e.Omitted})
+		CreatedAt: timestamppb.New(e.Time), Omitted: e.Omitted, Priority: e.Priority})
 	if err != nil {
 		return err
 	}
 	b.Reviews = append(b.Reviews, store.Review{Origin: origin(e), ReviewID: id, Revision: e.Revision,
-		CaseTitle: e.Case.GetTitle(), CreatedAt: e.Time, Payload: p})
+		Priority: e.Priority, CaseTitle: e.Case.GetTitle(), CreatedAt: e.Time, Payload: p})
 	return nil
 }
 

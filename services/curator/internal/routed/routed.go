@@ -2,6 +2,7 @@
 package routed
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,16 +22,21 @@ const (
 	TypeWithdrawn = "hone.route.withdrawn.v1"
 )
 
+// PriorityNormal is between low and high; above high there is urgent.
+const PriorityNormal = "normal"
+
 // Event is one decision of the router for one route, or its withdrawal.
 type Event struct {
 	ProjectID  string
 	DecisionID string
 	SignalID   string
 	// Revision of the signal: with a withdrawal, the one that withdrew.
-	Revision  uint32
-	CaseID    string
-	Route     string
-	Reason    string
+	Revision uint32
+	CaseID   string
+	Route    string
+	Reason   string
+	// Normal in decisions from before there were priorities.
+	Priority  string
 	Withdrawn bool
 	// The router's time.
 	Time time.Time
@@ -56,6 +62,7 @@ type envelope struct {
 		CaseID         string          `json:"case_id"`
 		Route          string          `json:"route"`
 		Reason         string          `json:"reason"`
+		Priority       string          `json:"priority"`
 		Signal         json.RawMessage `json:"signal"`
 		Case           json.RawMessage `json:"case"`
 		Omitted        []string        `json:"omitted"`
@@ -72,7 +79,7 @@ func Parse(value []byte) (*Event, error) {
 	d := &env.Data
 	e := &Event{
 		ProjectID: d.ProjectID, DecisionID: d.DecisionID, SignalID: d.SignalID, Revision: d.SignalRevision,
-		CaseID: d.CaseID, Route: d.Route, Reason: d.Reason, Time: env.Time, Withdrawn: env.Type == TypeWithdrawn,
+		CaseID: d.CaseID, Route: d.Route, Reason: d.Reason, Priority: cmp.Or(d.Priority, PriorityNormal), Time: env.Time, Withdrawn: env.Type == TypeWithdrawn,
 		Omitted: d.Omitted,
 	}
 	var errs []error

@@ -9,7 +9,7 @@ import (
 
 const good = `{"specversion":"1.0","type":"hone.route.v1","id":"re_1","source":"/hone/router","subject":"sg","time":"2026-11-24T09:30:00Z",
 "honeproject":"p","honesession":"s","datacontenttype":"application/json","data":{"project_id":"p","decision_id":"dc","signal_id":"sg","signal_revision":2,
-"case_id":"ca","route":"human-review","rule":"r","reason":"why","policy_version":"v","links":{"trail":"/v1/sessions/s"},
+"case_id":"ca","route":"human-review","rule":"r","reason":"why","priority":"high","policy_version":"v","links":{"trail":"/v1/sessions/s"},
 "signal":{"signal_id":"sg","project_id":"p","revision":2,"comment":"PRIVATE","interaction":{"query":"q"},"of_a_newer_build":1},"case":{"case_id":"ca","title":"t"}}}`
 
 func TestParseReadsARoute(t *testing.T) {
@@ -17,7 +17,7 @@ func TestParseReadsARoute(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.ProjectID != "p" || e.SignalID != "sg" || e.Revision != 2 || e.CaseID != "ca" || e.Reason != "why" || e.Withdrawn ||
+	if e.ProjectID != "p" || e.SignalID != "sg" || e.Revision != 2 || e.CaseID != "ca" || e.Reason != "why" || e.Priority != "high" || e.Withdrawn ||
 		e.Signal.GetInteraction().GetQuery() != "q" || e.Case.GetTitle() != "t" {
 		t.Errorf("got %+v", e)
 	}

@@ -37,12 +37,14 @@ type ReviewItem struct {
 
 // Cursor is a place in the list of reviews. The zero value is its start.
 type Cursor struct {
+	turn      uint8
 	createdAt time.Time
 	reviewID  string
 }
 
 // ListReviews is a page of the project's reviews in a state, or in any state
-// with "all", oldest first, after a cursor. It returns the cursor of the last.
+// with "all", highest priority first, then oldest, after a cursor. It returns
+// the cursor of the last.
 func (s *Store) ListReviews(ctx context.Context, project, state string, after Cursor, limit int) ([]*ReviewItem, Cursor, error) {
 	afterMS := int64(-1)
 	if after != (Cursor{}) {
@@ -51,13 +53,13 @@ func (s *Store) ListReviews(ctx context.Context, project, state string, after Cu
 	var ids []string
 	next := after
 	err := s.query(ctx, listReviewsSQL, func(scan func(...any) error) error {
-		if err := scan(&next.reviewID, &next.createdAt); err != nil {
+		if err := scan(&next.reviewID, &next.createdAt, &next.turn); err != nil {
 			return err
 		}
 		ids = append(ids, next.reviewID)
 		return nil
 	}, clickhouse.Named("project", project), clickhouse.Named("state", state), clickhouse.Named("limit", limit),
-		clickhouse.Named("after_ms", afterMS), clickhouse.Named("after_id", after.reviewID))
+		clickhouse.Named("after_turn", after.turn), clickhouse.Named("after_ms", afterMS), clickhouse.Named("after_id", after.reviewID))
 	if err != nil {
 		return nil, Cursor{}, fmt.Errorf("list reviews: %w", err)
 	}

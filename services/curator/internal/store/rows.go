@@ -30,6 +30,7 @@ type Review struct {
 	Origin
 	ReviewID  string
 	Revision  uint32
+	Priority  string
 	CaseTitle string
 	CreatedAt time.Time
 	Payload   string // curation.v1.Review

@@ -67,6 +67,7 @@ func reviews() clickhouse.Table[Review] {
 		[]clickhouse.Column[row]{
 			clickhouse.Col("review_id", func(r row) string { return r.ReviewID }),
 			clickhouse.Col("revision", func(r row) uint32 { return r.Revision }),
+			clickhouse.Col("priority", func(r row) string { return r.Priority }),
 			clickhouse.Col("case_title", func(r row) string { return r.CaseTitle }),
 			clickhouse.Col("created_at", func(r row) time.Time { return r.CreatedAt }),
 			clickhouse.Col("payload", func(r row) string { return r.Payload }),

@@ -26,7 +26,7 @@ func (g *global) newReviewList() *cobra.Command {
 	var state string
 	var limit uint32
 	cmd := &cobra.Command{
-		Use: "list", Short: "List reviews, oldest first", Args: cobra.NoArgs,
+		Use: "list", Short: "List reviews, highest priority first, then oldest", Args: cobra.NoArgs,
 		RunE: g.connected(func(cmd *cobra.Command, _ []string, conn *grpc.ClientConn) error {
 			resp, err := curationv1.NewReviewServiceClient(conn).ListReviews(cmd.Context(), &curationv1.ListReviewsRequest{State: state, Limit: limit})
 			if err != nil {
@@ -42,10 +42,10 @@ func (g *global) newReviewList() *cobra.Command {
 			var rows [][]string
 			for _, r := range resp.Reviews {
 				s := r.GetSignal()
-				rows = append(rows, []string{r.ReviewId, r.State, s.GetCategory(), s.GetSeverity(), stamp(s.GetOccurredAt()),
+				rows = append(rows, []string{r.ReviewId, r.State, r.Priority, s.GetCategory(), s.GetSeverity(), stamp(s.GetOccurredAt()),
 					oneLine(s.GetInteraction().GetQuery(), 40), oneLine(joined(" ", s.GetComment(), prefixed("→ ", s.GetCorrection())), 40)})
 			}
-			return table(cmd.OutOrStdout(), []string{"review", "state", "category", "severity", "when", "asked", "feedback"}, rows)
+			return table(cmd.OutOrStdout(), []string{"review", "state", "priority", "category", "severity", "when", "asked", "feedback"}, rows)
 		}),
 	}
 	cmd.Flags().StringVar(&state, "state", "", "open (default), approved, corrected, dismissed, withdrawn or all")
@@ -73,6 +73,7 @@ func (g *global) printReview(cmd *cobra.Command, r *curationv1.Review) error {
 	p := newPainter(cmd.OutOrStdout())
 	s := r.GetSignal()
 	p.printf("%s  %s\n", p.bold("review "+r.ReviewId), r.State)
+	p.block(2, "priority", r.Priority)
 	p.block(2, "reason", r.Reason)
 	p.block(2, "case", joined("  ", r.CaseTitle, r.CaseId))
 	p.block(2, "session", s.GetSessionId())

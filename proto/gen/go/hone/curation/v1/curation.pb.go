@@ -45,7 +45,9 @@ type Review struct {
 	Decided   *ReviewDecided         `protobuf:"bytes,10,opt,name=decided,proto3" json:"decided,omitempty"`
 	// Parts that were too large to come along, as paths such as
 	// "signal.interaction.system_context". The trail has them.
-	Omitted       []string `protobuf:"bytes,11,rep,name=omitted,proto3" json:"omitted,omitempty"`
+	Omitted []string `protobuf:"bytes,11,rep,name=omitted,proto3" json:"omitted,omitempty"`
+	// "low", "normal", "high" or "urgent", by the rule.
+	Priority      string `protobuf:"bytes,12,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -155,6 +157,13 @@ func (x *Review) GetOmitted() []string {
 		return x.Omitted
 	}
 	return nil
+}
+
+func (x *Review) GetPriority() string {
+	if x != nil {
+		return x.Priority
+	}
+	return ""
 }
 
 // CurationEvent is a value on hone.curation.
@@ -1351,7 +1360,7 @@ func (x *ListReviewsRequest) GetLimit() uint32 {
 
 type ListReviewsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Oldest first.
+	// Highest priority first, then oldest.
 	Reviews       []*Review `protobuf:"bytes,1,rep,name=reviews,proto3" json:"reviews,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1760,7 +1769,7 @@ var File_hone_curation_v1_curation_proto protoreflect.FileDescriptor
 
 const file_hone_curation_v1_curation_proto_rawDesc = "" +
 	"\n" +
-	"\x1fhone/curation/v1/curation.proto\x12\x10hone.curation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhone/signal/v1/signal.proto\"\x8b\x03\n" +
+	"\x1fhone/curation/v1/curation.proto\x12\x10hone.curation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhone/signal/v1/signal.proto\"\xa7\x03\n" +
 	"\x06Review\x12\x1b\n" +
 	"\treview_id\x18\x01 \x01(\tR\breviewId\x12\x1d\n" +
 	"\n" +
@@ -1777,7 +1786,8 @@ const file_hone_curation_v1_curation_proto_rawDesc = "" +
 	"created_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\adecided\x18\n" +
 	" \x01(\v2\x1f.hone.curation.v1.ReviewDecidedR\adecided\x12\x18\n" +
-	"\aomitted\x18\v \x03(\tR\aomitted\"\xdc\x05\n" +
+	"\aomitted\x18\v \x03(\tR\aomitted\x12\x1a\n" +
+	"\bpriority\x18\f \x01(\tR\bpriority\"\xdc\x05\n" +
 	"\rCurationEvent\x12\x1f\n" +
 	"\vcuration_id\x18\x01 \x01(\tR\n" +
 	"curationId\x12\x1d\n" +
