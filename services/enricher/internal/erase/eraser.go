@@ -280,10 +280,7 @@ func (e *Eraser) erase(ctx context.Context, one *erasure) error {
 		return err
 	}
 	one.Removed = removed(one.Removed, counts)
-	if err := e.save(ctx, one, stateRunning, "until the rows are deleted"); err != nil {
-		return err
-	}
-	if err := e.remove(ctx, s); err != nil {
+	if err := e.remove(ctx, s, func(step string) error { return e.save(ctx, one, stateRunning, step) }); err != nil {
 		return err
 	}
 	left, err := e.counts(ctx, s)
@@ -379,7 +376,7 @@ func removed(before []*erasurev1.Removed, counts map[string]uint64) []*erasurev1
 // kept is what an erasure does not reach.
 func kept() []string {
 	return []string{
-		"Kafka: records are as they came until the retention of their topic ends (hone.events and dead letters: 7 days by default). Replaying hone.events, or its dead letters, brings nothing back.",
+		"Kafka: records are as they came until the retention of their topic ends (hone.events and dead letters: 7 days by default). Replaying hone.events brings nothing back, and hone dlq leaves out the dead letters of who was erased.",
 		"hone.curation, which is kept for ever, and what it says of cases: answers, titles and notes that reviewers wrote or approved.",
 		"Files of ClickHouse until their next merge, which has been asked for, and backups.",
 		"What others wrote, and rows whose source did not name the user.",

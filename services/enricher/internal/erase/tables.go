@@ -242,8 +242,11 @@ func (e *Eraser) eachChunk(s *scope, places []rows, fn func(rows, string, []any)
 	return nil
 }
 
-// remove deletes the rows, and what others' rows quote.
-func (e *Eraser) remove(ctx context.Context, s *scope) error {
+// remove deletes the rows, and what others' rows quote. It tells each step.
+func (e *Eraser) remove(ctx context.Context, s *scope, tell func(step string) error) error {
+	if err := tell("until others' titles are masked"); err != nil {
+		return err
+	}
 	if err := e.mask(ctx, s); err != nil {
 		return err
 	}
@@ -257,6 +260,9 @@ func (e *Eraser) remove(ctx context.Context, s *scope) error {
 			}
 			if n == 0 {
 				continue
+			}
+			if err := tell("until rows of " + p.table + " are deleted"); err != nil {
+				return err
 			}
 			if err := e.conn.Exec(ctx, "DELETE FROM "+p.table+" WHERE "+where, args...); err != nil {
 				return fmt.Errorf("delete rows of %s: %w", p.table, err)

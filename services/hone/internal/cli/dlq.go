@@ -30,14 +30,34 @@ func newDLQCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dlq", Short: "Dead letters: what no stage could process",
 		Long: `Dead letters: records that a stage can never process, as they were, and why. They are
-kept in the topic hone.dead-letter for as long as its retention says (7 days).`,
+kept in the topic hone.dead-letter for as long as its retention says (7 days).
+
+Those of erased users and sessions are there as long, and are neither shown nor replayed.`,
 	}
 	var brokers string
+	var withErased bool
 	cmd.PersistentFlags().StringVar(&brokers, "brokers", "", brokersUsage)
-	kafka := func() (stream.Config, error) { return g.kafkaAt(brokers) }
-	cmd.AddCommand(newDLQList(g, kafka), newDLQShow(g, kafka), newDLQReplay(g, kafka))
+	cmd.PersistentFlags().BoolVar(&withErased, "with-erased", false, "also those of erased people; ClickHouse is not asked then")
+	from := func(ctx context.Context) (letters, error) {
+		cfg, err := g.kafkaAt(brokers)
+		if err != nil || withErased {
+			return letters{cfg, nobody{}}, err
+		}
+		gone, err := g.erasedAt(ctx, brokers)
+		return letters{cfg, gone}, err
+	}
+	cmd.AddCommand(newDLQList(g, from), newDLQShow(g, from), newDLQReplay(g, from))
 	return cmd
 }
+
+// letters are where dead letters are read, and whose are left out.
+type letters struct {
+	kafka  stream.Config
+	erased erased
+}
+
+// from finds them.
+type from func(context.Context) (letters, error)
 
 const brokersUsage = "host:port of Kafka brokers, with commas between them; TLS and SASL come from HONE_KAFKA_* (default the broker of --dir)"
 
@@ -101,26 +121,45 @@ func pastTime(s string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is no time: want one such as 2h or 30d (ago), 2026-01-31, or 2026-01-31T09:00:00Z", s)
 }
 
-// scan calls fn for each dead letter that is meant, oldest first, and returns
-// how many records of the topic are none.
-func (f *letterFilter) scan(ctx context.Context, cfg stream.Config, fn func(letter) error) (unreadable int, err error) {
+// leftOut counts what a scan passed over.
+type leftOut struct {
+	unreadable int // records that are no dead letters
+	erased     int // of those that are meant
+}
+
+func (n leftOut) warn(w io.Writer) {
+	if n.unreadable > 0 {
+		fmt.Fprintf(w, "%s on %s cannot be read as dead letters and were left out\n", count(n.unreadable, "record"), stream.TopicDeadLetter)
+	}
+	if n.erased > 0 {
+		fmt.Fprintf(w, "%s of erased people left out\n", count(n.erased, "dead letter"))
+	}
+}
+
+// scan calls fn for each dead letter that is meant, oldest first.
+func (f *letterFilter) scan(ctx context.Context, of letters, fn func(letter) error) (out leftOut, err error) {
 	if f.since != "" && f.from.IsZero() {
 		if f.from, err = pastTime(f.since, time.Now()); err != nil {
-			return 0, fmt.Errorf("--since: %w", err)
+			return out, fmt.Errorf("--since: %w", err)
 		}
 	}
-	err = stream.Scan(ctx, cfg, stream.TopicDeadLetter, stream.ScanFrom{Since: f.from}, func(_ context.Context, r stage.Record) error {
+	err = stream.Scan(ctx, of.kafka, stream.TopicDeadLetter, stream.ScanFrom{Since: f.from}, func(_ context.Context, r stage.Record) error {
 		parsed, err := stream.ParseDeadLetter(r)
 		if err != nil {
-			unreadable++
+			out.unreadable++
 			return nil
 		}
-		if l := (letter{parsed, r}); f.matches(l) {
-			return fn(l)
+		l := letter{parsed, r}
+		if !f.matches(l) {
+			return nil
 		}
-		return nil
+		if of.erased.Is(whose(l.Record)) {
+			out.erased++
+			return nil
+		}
+		return fn(l)
 	})
-	return unreadable, err
+	return out, err
 }
 
 func (l letter) json() map[string]any {
@@ -134,13 +173,7 @@ func (l letter) origin() string {
 	return fmt.Sprintf("%s[%d]@%d", l.Record.Topic, l.Record.Partition, l.Record.Offset)
 }
 
-func warnUnreadable(w io.Writer, n int) {
-	if n > 0 {
-		fmt.Fprintf(w, "%s on %s cannot be read as dead letters and were left out\n", count(n, "record"), stream.TopicDeadLetter)
-	}
-}
-
-func newDLQList(g *global, kafka func() (stream.Config, error)) *cobra.Command {
+func newDLQList(g *global, find from) *cobra.Command {
 	var f letterFilter
 	var last int
 	cmd := &cobra.Command{
@@ -152,26 +185,26 @@ func newDLQList(g *global, kafka func() (stream.Config, error)) *cobra.Command {
 			if last < 1 {
 				return errors.New("-n: want at least 1")
 			}
-			cfg, err := kafka()
+			of, err := find(cmd.Context())
 			if err != nil {
 				return err
 			}
-			var letters []letter
+			var newest []letter
 			total := 0
-			unreadable, err := f.scan(cmd.Context(), cfg, func(l letter) error {
+			out, err := f.scan(cmd.Context(), of, func(l letter) error {
 				total++
-				if letters = append(letters, l); len(letters) > 2*last {
-					letters = append(letters[:0:0], letters[len(letters)-last:]...)
+				if newest = append(newest, l); len(newest) > 2*last {
+					newest = append(newest[:0:0], newest[len(newest)-last:]...)
 				}
 				return nil
 			})
 			if err != nil {
 				return err
 			}
-			warnUnreadable(cmd.ErrOrStderr(), unreadable)
-			letters = letters[max(0, len(letters)-last):]
+			out.warn(cmd.ErrOrStderr())
+			newest = newest[max(0, len(newest)-last):]
 			if g.json {
-				for _, l := range letters {
+				for _, l := range newest {
 					if err := printLine(cmd.OutOrStdout(), l.json()); err != nil {
 						return err
 					}
@@ -183,15 +216,15 @@ func newDLQList(g *global, kafka func() (stream.Config, error)) *cobra.Command {
 				return nil
 			}
 			var rows [][]string
-			for _, l := range letters {
+			for _, l := range newest {
 				rows = append(rows, []string{fmt.Sprint(l.from.Offset), l.FailedAt.UTC().Format(time.DateTime), oneLine(l.Stage, 30),
 					oneLine(l.origin(), 60), fmt.Sprint(l.Attempts), oneLine(l.Cause, 90)})
 			}
 			if err := table(cmd.OutOrStdout(), []string{"offset", "when", "stage", "record", "attempts", "cause"}, rows); err != nil {
 				return err
 			}
-			if total > len(letters) {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%d older ones: see more with -n\n", total-len(letters))
+			if total > len(newest) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%d older ones: see more with -n\n", total-len(newest))
 			}
 			return nil
 		},
@@ -201,7 +234,7 @@ func newDLQList(g *global, kafka func() (stream.Config, error)) *cobra.Command {
 	return cmd
 }
 
-func newDLQShow(g *global, kafka func() (stream.Config, error)) *cobra.Command {
+func newDLQShow(g *global, find from) *cobra.Command {
 	var partition int
 	cmd := &cobra.Command{
 		Use: "show OFFSET", Short: "Show all of a dead letter", Args: cobra.ExactArgs(1),
@@ -212,13 +245,13 @@ func newDLQShow(g *global, kafka func() (stream.Config, error)) *cobra.Command {
 			if err != nil || offset < 0 {
 				return fmt.Errorf("offset %q: want a number from 'hone dlq list'", args[0])
 			}
-			cfg, err := kafka()
+			of, err := find(cmd.Context())
 			if err != nil {
 				return err
 			}
 			found := errors.New("found")
 			var record stage.Record
-			err = stream.Scan(cmd.Context(), cfg, stream.TopicDeadLetter, stream.ScanFrom{Offsets: map[int]int64{partition: offset}},
+			err = stream.Scan(cmd.Context(), of.kafka, stream.TopicDeadLetter, stream.ScanFrom{Offsets: map[int]int64{partition: offset}},
 				func(_ context.Context, r stage.Record) error {
 					record = r
 					return found
@@ -232,6 +265,9 @@ func newDLQShow(g *global, kafka func() (stream.Config, error)) *cobra.Command {
 			parsed, err := stream.ParseDeadLetter(record)
 			if err != nil {
 				return err
+			}
+			if of.erased.Is(whose(parsed.Record)) {
+				return fmt.Errorf("the dead letter at offset %d is of an erased user or session", offset)
 			}
 			return g.showLetter(cmd.OutOrStdout(), letter{parsed, record})
 		},
@@ -307,11 +343,12 @@ type replayResult struct {
 	Replayed   int            `json:"replayed"`
 	Refused    int            `json:"refused"`
 	Unreadable int            `json:"unreadable"`
+	Erased     int            `json:"erased"` // left out
 	ByOrigin   map[string]int `json:"by_stage_and_topic"`
 	DryRun     bool           `json:"dry_run"`
 }
 
-func newDLQReplay(g *global, kafka func() (stream.Config, error)) *cobra.Command {
+func newDLQReplay(g *global, find from) *cobra.Command {
 	var f letterFilter
 	var dryRun, yes bool
 	cmd := &cobra.Command{
@@ -335,7 +372,7 @@ or what has meanwhile come through, changes nothing. Dead letters stay where the
 				}
 				only[offset] = true
 			}
-			cfg, err := kafka()
+			of, err := find(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -343,12 +380,12 @@ or what has meanwhile come through, changes nothing. Dead letters stay where the
 			if g.json {
 				progress = io.Discard
 			}
-			r := &replay{cfg: cfg, filter: f, only: only, progress: progress}
+			r := &replay{of: of, filter: f, only: only, progress: progress}
 			if err := r.choose(cmd.Context()); err != nil {
 				return err
 			}
 			r.result.DryRun = dryRun
-			warnUnreadable(progress, r.result.Unreadable)
+			r.out.warn(progress)
 			if !g.json {
 				for _, origin := range slices.Sorted(maps.Keys(r.result.ByOrigin)) {
 					fmt.Fprintf(cmd.OutOrStdout(), "%6d  %s\n", r.result.ByOrigin[origin], clean(origin))
@@ -383,12 +420,13 @@ or what has meanwhile come through, changes nothing. Dead letters stay where the
 // replay publishes dead letters again. It chooses first, so that what it does is
 // what was confirmed.
 type replay struct {
-	cfg      stream.Config
+	of       letters
 	filter   letterFilter
 	only     map[int64]bool // offsets; empty means all
 	progress io.Writer
 
 	chosen map[[2]int64]bool // partition and offset
+	out    leftOut
 	result replayResult
 }
 
@@ -396,7 +434,7 @@ func (r *replay) choose(ctx context.Context) (err error) {
 	r.chosen = map[[2]int64]bool{}
 	r.result.ByOrigin = map[string]int{}
 	found := map[int64]bool{}
-	r.result.Unreadable, err = r.filter.scan(ctx, r.cfg, func(l letter) error {
+	r.out, err = r.filter.scan(ctx, r.of, func(l letter) error {
 		if len(r.only) > 0 && !r.only[l.from.Offset] {
 			return nil
 		}
@@ -409,6 +447,7 @@ func (r *replay) choose(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	r.result.Unreadable, r.result.Erased = r.out.unreadable, r.out.erased
 	for _, offset := range slices.Sorted(maps.Keys(r.only)) {
 		if !found[offset] {
 			return fmt.Errorf("no dead letter at offset %d is meant by the flags: 'hone dlq list' has those that are there", offset)
@@ -422,7 +461,7 @@ func (r *replay) publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pub, err := stream.NewPublisher(r.cfg, tel)
+	pub, err := stream.NewPublisher(r.of.kafka, tel)
 	if err != nil {
 		return err
 	}
@@ -441,7 +480,7 @@ func (r *replay) publish(ctx context.Context) error {
 		batch, bytes = nil, 0
 		return nil
 	}
-	_, err = r.filter.scan(ctx, r.cfg, func(l letter) error {
+	_, err = r.filter.scan(ctx, r.of, func(l letter) error {
 		if !r.chosen[[2]int64{int64(l.from.Partition), l.from.Offset}] {
 			return nil
 		}

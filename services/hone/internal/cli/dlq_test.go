@@ -209,16 +209,7 @@ func TestDeadLettersAreListedShownAndReplayed(t *testing.T) {
 
 func TestReplayAsks(t *testing.T) {
 	b, dir := withBroker(t)
-	letter := stage.Record{Topic: stream.TopicDeadLetter, Value: []byte("v")}
-	for _, h := range []string{"hone-topic", "hone.events", "hone-partition", "0", "hone-offset", "1", "hone-stage", "enricher",
-		"hone-attempts", "1", "hone-cause", "c", "hone-failed-at", "2026-01-31T09:00:00Z"} {
-		if n := len(letter.Headers); n > 0 && letter.Headers[n-1].Value == nil {
-			letter.Headers[n-1].Value = []byte(h)
-			continue
-		}
-		letter.Headers = append(letter.Headers, stage.Header{Key: h})
-	}
-	b.Write(t, letter)
+	b.Write(t, deadLetter(stream.TopicEvents, nil, []byte("v")))
 	for answer, want := range map[string]int{"n\n": 0, "": 0, "Yes\n": 1} {
 		cmd := New()
 		var out bytes.Buffer

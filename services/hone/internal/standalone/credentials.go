@@ -70,6 +70,19 @@ func loadCredentials(dir string) (creds credentials, made bool, err error) {
 	return creds, true, nil
 }
 
+// PrivacyKey is the enricher's privacy_key of the Hone on dir.
+func PrivacyKey(dir string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(dir, credentialsFile))
+	if err != nil {
+		return "", fmt.Errorf("read credentials: %w", err)
+	}
+	var creds credentials
+	if err := json.Unmarshal(data, &creds); err != nil {
+		return "", fmt.Errorf("read credentials: %w", err)
+	}
+	return creds.PrivacyKey, nil
+}
+
 func newOriginalsKey() string {
 	key := make([]byte, 32)
 	rand.Read(key) // never fails
