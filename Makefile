@@ -18,7 +18,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 ARGS ?=
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC 2>/dev/null)" >/dev/null 2>&1 && echo -race)
-# Of test-faults, bench-recall, bench-enrich and bench-query.
+# Of test-faults, bench-recall, bench-enrich, bench-query and bench-erase.
 SIZE ?=
 SEED ?=
 # What proto-breaking compares with.
@@ -120,7 +120,7 @@ drift: generate dictionary tidy ## Generate and tidy, and fail where that change
 # --- benchmarks, each beside a yardstick of the same run ---------------------------
 
 .PHONY: bench
-bench: bench-stream bench-collector bench-embed bench-enrich bench-query bench-recall bench-import ## All benchmarks
+bench: bench-stream bench-collector bench-embed bench-enrich bench-query bench-erase bench-recall bench-import ## All benchmarks
 
 .PHONY: eval-signals
 eval-signals: ## The model of dissatisfaction, on people that it has not seen, beside the plain rate
@@ -179,6 +179,10 @@ bench-enrich: setup ## Events/s of the enricher for new and returning sessions a
 .PHONY: bench-query
 bench-query: setup ## The sample queries at 1,000,000 events, or SIZE=full for 10,000,000: median, p99, rows and bytes read, beside a plain scan
 	cd pkg && go run ./clickhouse/internal/benchquery $(if $(filter full,$(SIZE)),-events 10000000) $(ARGS)
+
+.PHONY: bench-erase
+bench-erase: setup build ## Seconds to erase a user with 1,000 events among 1,000,000, or SIZE=full for 10,000,000, beside bare deletes; fails where the receipt is not true
+	$(HONE) bench erase $(if $(filter full,$(SIZE)),--events 10000000) $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what was built here; the cache stays

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,7 +60,7 @@ producer through Kafka into ClickHouse in the same run.`,
 	f.DurationVar(&o.Duration, "duration", time.Minute, "of the second part")
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of the choice of questions")
 	f.StringVar(&queries, "queries", filepath.Join("..", "shared", "data", "banking77", "train.csv"), "CSV file whose first column has users' questions")
-	cmd.AddCommand(imports, newBenchRecallCommand(g))
+	cmd.AddCommand(imports, newBenchRecallCommand(g), newBenchEraseCommand(g))
 	return cmd
 }
 
@@ -107,6 +108,72 @@ an embedding and one search of the exchanges, in the same run, taking turns.`,
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of the vectors and of the choice of questions")
 	f.StringVar(&queries, "queries", filepath.Join("..", "shared", "data", "banking77", "train.csv"), "CSV file whose first column has users' questions")
 	return cmd
+}
+
+func newBenchEraseCommand(g *global) *cobra.Command {
+	o := bench.EraseOptions{}
+	var queries string
+	cmd := &cobra.Command{
+		Use:   "erase",
+		Short: "How long it takes to erase a user, and whether the receipt is true",
+		Long: `Start a Hone of its own in a temporary directory, fill ClickHouse with a history of many users,
+send one user's events and as many of others through the whole pipeline, and erase that user
+over the API. The yardsticks are a scan of the largest table and bare deletes from it, in the
+same run. It fails where anything of the user is left or the receipt says otherwise.`,
+		Example: "  hone bench erase\n  hone bench erase --events 10000000 --json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if o.Queries, err = bench.ReadQueries(queries); err != nil {
+				return err
+			}
+			var report bench.EraseReport
+			err = onFreshHone(cmd, func(e endpoints.Endpoints, conn *grpc.ClientConn) (err error) {
+				report, err = bench.Erase(cmd.Context(), e, conn, o, cmd.ErrOrStderr())
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if g.json {
+				err = printJSON(cmd.OutOrStdout(), report)
+			} else {
+				err = printEraseReport(newPainter(cmd.OutOrStdout()), report)
+			}
+			if err == nil && len(report.Wrong) > 0 {
+				err = errors.New("the receipt is not true: " + strings.Join(report.Wrong, "; "))
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.Events, "events", 1_000_000, "events of others that are stored")
+	f.IntVar(&o.Own, "own", 1000, "events of the user who is erased")
+	f.StringVar(&queries, "queries", filepath.Join("..", "shared", "data", "banking77", "train.csv"), "CSV file whose first column has users' questions")
+	return cmd
+}
+
+func printEraseReport(p *painter, r bench.EraseReport) error {
+	p.printf("\n%s\na user with %d events was erased in %.1f s\n\n", r.Filled, r.Own, r.Seconds)
+	times := func(what string, all []bench.EraseTime) error {
+		var rows [][]string
+		for _, t := range all {
+			rows = append(rows, []string{fmt.Sprintf("%.2f", t.Seconds), t.What})
+		}
+		return table(p.w, []string{"seconds", what}, rows)
+	}
+	if err := times("waited", r.Steps); err != nil {
+		return err
+	}
+	p.printf("\nthe rows were out of the files %.1f s after the receipt\n\n", r.PurgedSeconds)
+	if err := times("yardstick", r.Yardsticks); err != nil {
+		return err
+	}
+	p.printf("\n")
+	var rows [][]string
+	for _, s := range r.Places {
+		rows = append(rows, []string{s.Place, fmt.Sprint(s.Removed), fmt.Sprint(s.Left), fmt.Sprint(s.Before), fmt.Sprint(s.After), fmt.Sprint(s.Words)})
+	}
+	return table(p.w, []string{"place", "receipt: removed", "left", "found: before", "after", "their words after"}, rows)
 }
 
 // onFreshHone starts a Hone in a temporary directory, and stops and removes it

@@ -1,6 +1,6 @@
--- The data of make bench-query, for one month: {events:UInt64} events from number {first:UInt64} on, eight to a session.
+-- The data of one month: {events:UInt64} events from number {first:UInt64} on, eight to a session.
 --
--- Everything is drawn from hashes of the numbers, so that the same sizes give the same rows, but for their time, which counts back from today.
+-- Everything is drawn from hashes of the numbers, so that the same sizes give the same rows, but for their time, which {month:Date} sets.
 
 INSERT INTO events_log (project_id, session_id, event_id, interaction_id, type, user_id, user_role, environment, tags, occurred_at, received_at,
     session_started_at, source, query, system_context, output, model, model_version, prompt_version, applied_patches, retrieved_sources,
@@ -8,6 +8,8 @@ INSERT INTO events_log (project_id, session_id, event_id, interaction_id, type, 
 WITH
     splitByChar(' ', 'the a return shoes order of customer within days please worn size refund price can I my when delivery store online card receipt policy changed not received email address coupon account yes no exchange damaged warranty colour blue black leather shipping free over total paid invoice number contact support how long does it take until which one is better than') AS words,
     (seed, n) -> arrayStringConcat(arrayMap(x -> words[1 + cityHash64(seed, x) % length(words)], range(n)), ' ') AS text,
+    -- A message with an unknown field, so that who reads payloads can.
+    s -> concat(unhex('C2A907'), char(bitOr(bitAnd(length(s), 127), 128), intDiv(length(s), 128)), s) AS message,
     intDiv(number, 8) AS session,
     number % 8 AS place,
     cityHash64(session) AS h,
@@ -28,7 +30,7 @@ SELECT
     if(asked, 200 + g % 5000, 0), if(asked, 300 + g % 900, 0), if(asked, 40 + g % 200, 0), if(asked, 'stop', ''), if(asked, ['en', 'de', 'fr', 'ja', ''][1 + h % 5], ''),
     if(place = 3 AND h % 10 = 0, 'i-' || hex(cityHash64(session, 2)), ''), if(place = 5, if(g % 3 = 0, 'up', 'down'), ''),
     if(place = 5 AND g % 3 = 1, [['factually_incorrect', 'wrong_tone', 'outdated', 'incomplete', 'too_long'][1 + g % 5]], []), says,
-    if(place > 5, ['copied', 'regenerated', 'left'][1 + g % 3], ''), 1, concat(asks, answers, says)
+    if(place > 5, ['copied', 'regenerated', 'left'][1 + g % 3], ''), 1, message(concat(asks, answers, says))
 FROM numbers({first:UInt64}, {events:UInt64})
 SETTINGS max_block_size = 16384, max_insert_threads = 1;
 
@@ -39,6 +41,7 @@ INSERT INTO signals_log (project_id, session_id, signal_id, revision, interactio
 WITH
     splitByChar(' ', 'the a return shoes order of customer within days please worn size refund price can I my when delivery store online card receipt') AS words,
     (seed, n) -> arrayStringConcat(arrayMap(x -> words[1 + cityHash64(seed, x) % length(words)], range(n)), ' ') AS text,
+    s -> concat(unhex('C2A907'), char(bitOr(bitAnd(length(s), 127), 128), intDiv(length(s), 128)), s) AS message,
     intDiv(number, 8) AS session,
     cityHash64(session) AS h,
     cityHash64(number, 1) AS g,
@@ -52,7 +55,7 @@ SELECT
     if(said, ['thumb'], ['behavior']), if(said, if(empty(about), ['thumb'], ['thumb', 'category']), [['copied', 'regenerated', 'left'][1 + g % 3]]),
     text(g, 12), ['customer', 'agent', 'admin', ''][1 + h % 4], if(h % 10 = 0, 'staging', 'production'), map('plan', ['free', 'pro', 'team'][1 + h % 3]), 4,
     text(g, 14), text(g + 1, 60), 'm-large', toString(1 + (toYYYYMM(began) + h % 2) % 6), 'v' || toString(1 + h % 20), ['en', 'de', 'fr', 'ja', ''][1 + h % 5],
-    200 + g % 5000, 300 + g % 900, 40 + g % 200, began + toIntervalSecond((number % 8) * 40), began, if(bad, 0.7 + g % 25 / 100, 0.1), g % 200 = 0, text(g, 80)
+    200 + g % 5000, 300 + g % 900, 40 + g % 200, began + toIntervalSecond((number % 8) * 40), began, if(bad, 0.7 + g % 25 / 100, 0.1), g % 200 = 0, message(text(g, 80))
 FROM numbers({first:UInt64}, {events:UInt64})
 WHERE said OR (number % 8 = 6 AND h % 4 = 0)
 SETTINGS max_block_size = 16384, max_insert_threads = 1;
