@@ -7,16 +7,17 @@ import (
 	pb "github.com/weaviate/weaviate/grpc/generated/protocol/v1"
 )
 
-// ValueMatch is one property of an object near a vector.
+// ValueMatch is some properties of an object near a vector.
 type ValueMatch struct {
-	Value string
+	// In the order that they were asked for; empty where the object has none.
+	Values []string
 	// Cosine similarity, in [-1, 1].
 	Similarity float64
 }
 
-// NearValues is Near that reads one text property of each object in the place
-// of the object itself.
-func (c *Client) NearValues(ctx context.Context, collection, project string, q NearQuery, property string) ([]ValueMatch, error) {
+// NearValues is Near that reads text properties of each object in the place of
+// the object itself.
+func (c *Client) NearValues(ctx context.Context, collection, project string, q NearQuery, properties ...string) ([]ValueMatch, error) {
 	exists, err := c.exists(ctx, collection, project)
 	if err != nil {
 		return nil, fmt.Errorf("search %s: %w", collection, err)
@@ -32,7 +33,7 @@ func (c *Client) NearValues(ctx context.Context, collection, project string, q N
 		Limit:      uint32(min(q.Limit, MaxResults)),
 		NearVector: &pb.NearVector{VectorBytes: vectorBytes(q.Vector), Distance: &distance},
 		Filters:    q.Filter.message(),
-		Properties: &pb.PropertiesRequest{NonRefProperties: []string{property}},
+		Properties: &pb.PropertiesRequest{NonRefProperties: properties},
 		Metadata:   &pb.MetadataRequest{Distance: true},
 	})
 	if err != nil {
@@ -40,10 +41,12 @@ func (c *Client) NearValues(ctx context.Context, collection, project string, q N
 	}
 	matches := make([]ValueMatch, 0, len(reply.GetResults()))
 	for _, r := range reply.GetResults() {
-		matches = append(matches, ValueMatch{
-			Value:      r.GetProperties().GetNonRefProps().GetFields()[property].GetTextValue(),
-			Similarity: 1 - float64(r.GetMetadata().GetDistance()),
-		})
+		m := ValueMatch{Values: make([]string, len(properties)), Similarity: 1 - float64(r.GetMetadata().GetDistance())}
+		fields := r.GetProperties().GetNonRefProps().GetFields()
+		for i, p := range properties {
+			m.Values[i] = fields[p].GetTextValue()
+		}
+		matches = append(matches, m)
 	}
 	return matches, nil
 }

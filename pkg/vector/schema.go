@@ -50,6 +50,7 @@ func collections() []collection {
 			{name: "withdrawn", kind: schema.DataTypeBoolean.String(), about: "The signal no longer holds"},
 			{name: "occurred_at", kind: schema.DataTypeDate.String(), about: "Time of the newest evidence", sort: true},
 			{name: "embedding_model", kind: text, about: "Model that made the vector"},
+			{name: "metadata", kind: text, about: "Model, prompt version, environment, language and tags of the interaction, as a URL's query"},
 		}},
 		{Cases, "A known problem, at the vector of the query that founded it", true, []field{
 			{name: "case_id", kind: text, about: "Id of the case"},
@@ -59,10 +60,10 @@ func collections() []collection {
 			{name: "last_seen", kind: schema.DataTypeDate.String(), about: "Time of its newest negative signal", sort: true},
 			{name: "embedding_model", kind: text, about: "Model that made the vector"},
 		}},
-		{Answers, "What people said: a decided review, what is said about a case, or a change of a case", false, []field{
+		{Answers, "What people said: a decided review, what is said about a case, a change of a case, or a prompt patch", false, []field{
 			{name: "case_id", kind: text, about: "Id of the case"},
 			{name: "review_id", kind: text, about: "The decided review"},
-			{name: "kind", kind: text, about: "review, case or edit"},
+			{name: "kind", kind: text, about: "review, case, edit, patch, or withdrawn_patch"},
 			{name: "at", kind: schema.DataTypeDate.String(), about: "Time of a change", sort: true},
 		}},
 	}

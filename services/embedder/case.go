@@ -81,15 +81,21 @@ func memberOf(s *signalv1.Signal) member {
 // reduced is the part of a signal that is stored with its exchange: what its
 // case is summed up from, and what says whether its text changed.
 func reduced(s *signalv1.Signal) *signalv1.Signal {
-	return &signalv1.Signal{
+	r := &signalv1.Signal{
 		SignalId: s.GetSignalId(), ProjectId: s.GetProjectId(), SessionId: s.GetSessionId(), InteractionId: s.GetInteractionId(),
 		UserId: s.GetUserId(), Kind: s.GetKind(), Revision: s.GetRevision(), Withdrawn: s.GetWithdrawn(),
 		Polarity: s.GetPolarity(), Category: s.GetCategory(), Categories: s.GetCategories(), Severity: s.GetSeverity(),
 		Comment: shorten(s.GetComment(), maxShort), OccurredAt: s.GetOccurredAt(),
+		Confidence: s.GetConfidence(), Dissatisfaction: s.Dissatisfaction, Environment: s.GetEnvironment(), Tags: s.GetTags(),
 		Interaction: &eventv1.Interaction{
 			Query: queryText(s), Model: s.GetInteraction().GetModel(), ModelVersion: s.GetInteraction().GetModelVersion(),
+			PromptVersion: s.GetInteraction().GetPromptVersion(), Language: s.GetInteraction().GetLanguage(),
 		},
 	}
+	if s.GetPolarity() == positive { // Recall may show it
+		r.Interaction.Output = shorten(s.GetInteraction().GetOutput(), maxAnswer)
+	}
+	return r
 }
 
 // queryText is what is embedded of a signal; empty where it has no query.

@@ -54,6 +54,11 @@ type RecallConfig struct {
 	Concurrency int `yaml:"concurrency" env:"CONCURRENCY"`
 	// Longest prompt block, in bytes.
 	PromptBytes int `yaml:"prompt_bytes" env:"PROMPT_BYTES"`
+	// gRPC address of the enricher, whose trails say what a session's user asked
+	// before; empty for not looking.
+	Trail string `yaml:"trail" env:"TRAIL"`
+	// Longest time of one look, of the Timeout.
+	SessionTimeout time.Duration `yaml:"session_timeout" env:"SESSION_TIMEOUT"`
 }
 
 // DefaultConfig listens on ports 9094 and 9194.
@@ -65,8 +70,9 @@ func DefaultConfig() Config {
 		Kafka:     stream.DefaultConfig(),
 		Weaviate:  vector.DefaultConfig(),
 		Embedding: embedding.DefaultConfig(), EmbeddingNext: next,
-		Cases:  CasesConfig{CachedMembers: 50_000, CacheTTL: 30 * time.Second, EditTimeout: 10 * time.Second, PassInterval: 10 * time.Minute},
-		Recall: RecallConfig{Timeout: time.Second, Concurrency: 64, PromptBytes: 4000},
+		Cases: CasesConfig{CachedMembers: 50_000, CacheTTL: 30 * time.Second, EditTimeout: 10 * time.Second, PassInterval: 10 * time.Minute},
+		Recall: RecallConfig{Timeout: time.Second, Concurrency: 64, PromptBytes: 4000,
+			Trail: "127.0.0.1:9091", SessionTimeout: 100 * time.Millisecond},
 	}
 }
 
@@ -108,6 +114,9 @@ func (c Config) Validate() error {
 	}
 	if c.Recall.PromptBytes < 500 {
 		bad("recall.prompt_bytes: %d, want 500 or more", c.Recall.PromptBytes)
+	}
+	if c.Recall.SessionTimeout <= 0 {
+		bad("recall.session_timeout: want more than 0")
 	}
 	return errors.Join(errs...)
 }

@@ -122,7 +122,13 @@ func (c *curation) apply(ctx context.Context, event *curationv1.CurationEvent) (
 	}
 	defer unlock()
 	if event.GetReviewDecided() == nil {
-		return c.edit(ctx, event)
+		if outcome, changed, err = c.edit(ctx, event); err != nil {
+			return "", nil, err
+		}
+		if event.GetCaseMerged() != nil || event.GetCaseEditUndone() != nil {
+			err = c.store.movePatches(ctx, event.GetProjectId(), changed)
+		}
+		return outcome, changed, err
 	}
 	return c.review(ctx, event)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
+	recallv1 "github.com/honeloop/hone/proto/gen/go/hone/recall/v1"
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
 
 	"github.com/honeloop/hone/pkg/embedded/embeddedtest"
@@ -23,21 +26,34 @@ import (
 	"github.com/honeloop/hone/pkg/stream/streamtest"
 )
 
+const secret = "Zanzibar" // of the attacked project
+
 // Every field of every request of both services, also of those that are yet to
 // come, is tried with everything that names another project or its data.
 func TestNoParameterReachesAnotherProject(t *testing.T) {
 	const (
 		victim, attacker = "iso-victim", "iso-attacker"
-		secret           = "Zanzibar"
 		query            = "How do I get to Zanzibar by ship?"
 	)
-	r := run(t, streamtest.StartBroker(t), embeddedtest.Weaviate(t), victim, attacker)
-	out := r.sendRead(2,
+	enricher := &trails{sessions: map[string][]string{}}
+	broker := streamtest.StartBroker(t)
+	r := runWith(t, broker, embeddedtest.Weaviate(t), func(cfg *Config) {
+		cfg.Recall.Trail = enricher.serve(t)
+		cfg.Server.ProjectsFile = filepath.Join(t.TempDir(), "projects.yaml")
+		if err := os.WriteFile(cfg.Server.ProjectsFile, []byte("defaults: {recall: {positives: 5}}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}, victim, attacker)
+	enricher.sessions["Bearer "+r.keys[victim]+"/one session"] = []string{query}
+	out := r.sendRead(3,
 		signal("s1", negative, query, of(victim), func(s *signalv1.Signal) { s.Comment = "There is no ship to " + secret }),
+		signal("s3", positive, query, of(victim), func(s *signalv1.Signal) { s.Interaction.Output = "By ship from " + secret }),
 		signal("s2", negative, "Where is my parcel?", of(attacker)))
-	caseID := out[0].GetCase().GetCaseId()
-	if out[0].GetSignal().GetProjectId() != victim {
-		caseID = out[1].GetCase().GetCaseId()
+	var caseID string
+	for _, o := range out {
+		if o.GetSignal().GetProjectId() == victim {
+			caseID = o.GetCase().GetCaseId()
+		}
 	}
 	theirs := func() *casesv1.Case {
 		t.Helper()
@@ -48,8 +64,14 @@ func TestNoParameterReachesAnotherProject(t *testing.T) {
 		return c.GetCase()
 	}
 	before := theirs()
-	if resp := r.ask(victim, query); len(resp.GetGuidance()) != 1 {
-		t.Fatalf("the victim itself recalls %v", resp)
+	broker.Write(t, patchRecord(t, patch{ProjectID: victim, PatchID: "pt_1", CaseID: caseID, Version: 1, State: patchActive, Text: "Name " + secret}))
+	eventually(t, "the victim itself recalls all of it", func() bool {
+		resp := r.ask(victim, query)
+		g := resp.GetGuidance()
+		return len(g) == 1 && len(g[0].GetPatches()) == 1 && len(resp.GetPositives()) == 1
+	})
+	if resp, err := r.recall.Recall(r.as(victim), &recallv1.RecallRequest{Query: "and back?", SessionId: "one session"}); err != nil || resp.GetSessionContext() != query {
+		t.Fatalf("the victim's own session: %v, %v", resp, err)
 	}
 
 	words := []string{
@@ -88,36 +110,23 @@ func TestNoParameterReachesAnotherProject(t *testing.T) {
 			fields := m.Input().Fields()
 			for j := range fields.Len() {
 				f := fields.Get(j)
-				var values []protoreflect.Value
-				switch f.Kind() {
-				case protoreflect.StringKind:
-					for _, w := range words {
-						if w = strings.ToValidUTF8(w, ""); m.Name() == "UpdateCase" && f.Name() != "case_id" && strings.Contains(w, secret) {
-							continue // would be the attacker's own title
-						}
-						values = append(values, protoreflect.ValueOfString(w))
-					}
-				case protoreflect.DoubleKind:
-					for _, n := range numbers {
-						values = append(values, protoreflect.ValueOfFloat64(n))
-					}
-				case protoreflect.Uint32Kind:
-					for _, n := range []uint32{0, 1, 20, 100, math.MaxUint32} {
-						values = append(values, protoreflect.ValueOfUint32(n))
-					}
-				case protoreflect.BoolKind:
-					values = append(values, protoreflect.ValueOfBool(true))
-				default:
-					t.Errorf("%s of %s has a type that this test does not know: %s", f.Name(), m.Input().Name(), f.Kind())
-				}
+				values := hostile(t, f, words, numbers, m.Name() == "UpdateCase" && f.Name() != "case_id")
 				for _, v := range values {
-					in := widest(m.Input(), query, caseID)
-					if f.IsList() {
-						in.Mutable(f).List().Append(v)
-					} else {
-						in.Set(f, v)
+					for _, short := range []bool{false, true} {
+						in := widest(m.Input(), query, caseID)
+						if q := m.Input().Fields().ByName("query"); short && q != nil {
+							in.Set(q, protoreflect.ValueOfString("and back?")) // which reads sessions
+						} else if short {
+							continue
+						}
+						switch {
+						case f.IsList():
+							in.Mutable(f).List().Append(v)
+						default:
+							in.Set(f, v)
+						}
+						try(r.as(attacker), method, in, fmt.Sprintf("%s = %v", f.Name(), v))
 					}
-					try(r.as(attacker), method, in, fmt.Sprintf("%s = %v", f.Name(), v))
 				}
 			}
 			for _, header := range []string{"project", "project_id", "x-project", "x-project-id", "tenant", "x-weaviate-tenant", "authorization"} {
@@ -134,6 +143,50 @@ func TestNoParameterReachesAnotherProject(t *testing.T) {
 	if after := theirs(); !proto.Equal(before, after) {
 		t.Errorf("the case was changed from %v to %v", before, after)
 	}
+}
+
+// hostile are values of a field that name another project or its data. Those of
+// a message have one field each, those of a map one entry.
+func hostile(t *testing.T, f protoreflect.FieldDescriptor, words []string, numbers []float64, ownText bool) []protoreflect.Value {
+	t.Helper()
+	var values []protoreflect.Value
+	switch {
+	case f.IsMap():
+		for _, v := range hostile(t, f.MapValue(), words, numbers, ownText) {
+			m := dynamicpb.NewMessage(f.ContainingMessage()).NewField(f)
+			m.Map().Set(protoreflect.ValueOfString("plan").MapKey(), v)
+			values = append(values, m)
+		}
+	case f.Kind() == protoreflect.MessageKind:
+		fields := f.Message().Fields()
+		for i := range fields.Len() {
+			for _, v := range hostile(t, fields.Get(i), words, numbers, ownText) {
+				m := dynamicpb.NewMessage(f.Message())
+				m.Set(fields.Get(i), v)
+				values = append(values, protoreflect.ValueOfMessage(m))
+			}
+		}
+	case f.Kind() == protoreflect.StringKind:
+		for _, w := range words {
+			if w = strings.ToValidUTF8(w, ""); ownText && strings.Contains(w, secret) {
+				continue // would be the attacker's own title
+			}
+			values = append(values, protoreflect.ValueOfString(w))
+		}
+	case f.Kind() == protoreflect.DoubleKind:
+		for _, n := range numbers {
+			values = append(values, protoreflect.ValueOfFloat64(n))
+		}
+	case f.Kind() == protoreflect.Uint32Kind:
+		for _, n := range []uint32{0, 1, 20, 100, math.MaxUint32} {
+			values = append(values, protoreflect.ValueOfUint32(n))
+		}
+	case f.Kind() == protoreflect.BoolKind:
+		values = append(values, protoreflect.ValueOfBool(true))
+	default:
+		t.Errorf("%s has a type that this test does not know: %s", f.FullName(), f.Kind())
+	}
+	return values
 }
 
 // widest is a request that names the case and lets everything through.

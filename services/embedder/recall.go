@@ -54,15 +54,17 @@ type api struct {
 	cfg      RecallConfig
 	slots    chan struct{}
 	breaker  breaker
+	sessions *sessionReader // nil where the embedder is told of no trail
 	log      *slog.Logger
 }
 
-func newAPI(ix index, e embedding.Embedder, settings *projects.Projects, cfg RecallConfig, log *slog.Logger) (*api, error) {
+func newAPI(ix index, e embedding.Embedder, settings *projects.Projects, cfg RecallConfig, sessions *sessionReader, log *slog.Logger) (*api, error) {
 	weights, err := relevance.WeightsOf(e.Model())
 	if err != nil {
 		return nil, err
 	}
-	return &api{index: ix, embedder: e, weights: weights, projects: settings, cfg: cfg, slots: make(chan struct{}, cfg.Concurrency), log: log}, nil
+	return &api{index: ix, embedder: e, weights: weights, projects: settings, cfg: cfg, sessions: sessions,
+		slots: make(chan struct{}, cfg.Concurrency), log: log}, nil
 }
 
 // Recall finds the cases that a query is about.
@@ -83,7 +85,12 @@ func (a *api) Recall(ctx context.Context, req *recallv1.RecallRequest) (*recallv
 		return nil, err
 	}
 	defer leave()
-	vectors, err := a.embedder.Embed(ctx, []string{q.text})
+	before, session := req.GetContext(), ""
+	if a.sessions != nil && req.GetSessionId() != "" && strings.TrimSpace(before) == "" && isFollowUp(req.GetQuery()) {
+		session = a.sessions.before(ctx, req.GetSessionId(), req.GetQuery())
+		before = session
+	}
+	vectors, err := a.embedder.Embed(ctx, []string{recallText(req.GetQuery(), before)})
 	if err != nil {
 		return nil, a.fail(ctx, "recall", fmt.Errorf("embed query: %w", err))
 	}
@@ -96,24 +103,26 @@ func (a *api) Recall(ctx context.Context, req *recallv1.RecallRequest) (*recallv
 	if err != nil {
 		return nil, a.fail(ctx, "recall", err)
 	}
-	resp.PromptBlock = promptBlock(resp.GetGuidance(), q.promptBytes)
+	resp.SessionContext = session
+	resp.PromptBlock = promptBlock(resp.GetGuidance(), resp.GetPositives(), q.promptBytes)
 	return resp, nil
 }
 
 // question is a checked request.
 type question struct {
-	text          string
 	vector        []float32
 	k             int
 	minSimilarity float64
 	minRelevance  float64
+	metadata      []asked
+	positives     int
 	promptBytes   int
 }
 
 func (a *api) question(project string, req *recallv1.RecallRequest) (question, error) {
+	settings := a.projects.Settings(project).Recall
 	q := question{
-		text: recallText(req), k: int(req.GetK()), minSimilarity: -1,
-		minRelevance: a.projects.Settings(project).Recall.MinRelevance, promptBytes: a.cfg.PromptBytes,
+		k: int(req.GetK()), minSimilarity: -1, minRelevance: settings.MinRelevance, positives: settings.Positives, promptBytes: a.cfg.PromptBytes,
 	}
 	switch {
 	case strings.TrimSpace(req.GetQuery()) == "":
@@ -122,6 +131,8 @@ func (a *api) question(project string, req *recallv1.RecallRequest) (question, e
 		return q, invalid("query", fmt.Sprintf("%d bytes, want at most %d", len(req.GetQuery()), maxQueryBytes))
 	case len(req.GetContext()) > maxQueryBytes:
 		return q, invalid("context", fmt.Sprintf("%d bytes, want at most %d", len(req.GetContext()), maxQueryBytes))
+	case len(req.GetSessionId()) > maxSessionID:
+		return q, invalid("session_id", fmt.Sprintf("%d bytes, want at most %d", len(req.GetSessionId()), maxSessionID))
 	case req.GetK() > maxRecall:
 		return q, invalid("k", fmt.Sprintf("%d, want at most %d", req.GetK(), maxRecall))
 	case req.GetMaxTokens() > 0 && req.GetMaxTokens() < minTokens:
@@ -145,14 +156,20 @@ func (a *api) question(project string, req *recallv1.RecallRequest) (question, e
 	if n := req.GetMaxTokens(); n > 0 {
 		q.promptBytes = int(min(int64(q.promptBytes), bytesPerToken*int64(n)))
 	}
-	return q, nil
+	var err error
+	q.metadata, err = askedMetadata(req.GetMetadata())
+	return q, err
 }
+
+// isFollowUp says whether a query has so few words that it may go on from
+// another.
+func isFollowUp(query string) bool { return len(strings.Fields(query)) <= maxFollowUp }
 
 // recallText is what is embedded. Few words mean little without what was said
 // before; more of them mean something, which other words would only blur.
-func recallText(req *recallv1.RecallRequest) string {
-	query, before := req.GetQuery(), strings.TrimSpace(req.GetContext())
-	if before == "" || len(strings.Fields(query)) > maxFollowUp {
+func recallText(query, before string) string {
+	before = strings.TrimSpace(before)
+	if before == "" || !isFollowUp(query) {
 		return shorten(query, maxQuery)
 	}
 	query = shorten(query, maxQuery/2)
@@ -162,18 +179,27 @@ func recallText(req *recallv1.RecallRequest) string {
 // recall looks for exchanges near the query. There is no filter on them, which
 // would cost as much as the search: those of no case are passed over.
 func (a *api) recall(ctx context.Context, project string, q question) (*recallv1.RecallResponse, error) {
+	properties := []string{"case_id"}
+	if len(q.metadata) > 0 {
+		properties = append(properties, "metadata")
+	}
 	exchanges, err := a.index.NearValues(ctx, vector.Exchanges, project, vector.NearQuery{
 		Vector: q.vector, Limit: relevance.MaxNeighbors, MinSimilarity: -1,
-	}, "case_id")
+	}, properties...)
 	if err != nil {
 		return nil, err
 	}
-	var neighbors []relevance.Neighbor
-	seen := map[string]bool{}
+	neighbors := make([]relevance.Neighbor, 0, len(exchanges))
+	seen, with := map[string]bool{}, seenWith{}
 	for _, m := range exchanges {
-		if m.Value != "" {
-			neighbors = append(neighbors, relevance.Neighbor{Case: m.Value, Similarity: m.Similarity})
-			seen[m.Value] = true
+		caseID := m.Values[0]
+		if caseID == "" {
+			continue
+		}
+		neighbors = append(neighbors, relevance.Neighbor{Case: caseID, Similarity: m.Similarity})
+		seen[caseID] = true
+		if len(q.metadata) > 0 {
+			with.add(caseID, m.Values[1])
 		}
 	}
 	if len(seen) < q.k {
@@ -185,8 +211,8 @@ func (a *api) recall(ctx context.Context, project string, q question) (*recallv1
 			return nil, err
 		}
 		for _, m := range cases {
-			if !seen[m.Value] {
-				neighbors = append(neighbors, relevance.Neighbor{Case: m.Value, Similarity: m.Similarity})
+			if !seen[m.Values[0]] {
+				neighbors = append(neighbors, relevance.Neighbor{Case: m.Values[0], Similarity: m.Similarity})
 			}
 		}
 	}
@@ -195,35 +221,46 @@ func (a *api) recall(ctx context.Context, project string, q question) (*recallv1
 	if known < q.minRelevance || len(ranked) == 0 {
 		return resp, nil
 	}
+	least := minShare * q.minRelevance * ranked[0].Relevance
 	ranked = slices.DeleteFunc(ranked, func(r relevance.Ranked) bool {
-		return r.Similarity < q.minSimilarity || r.Relevance < minShare*q.minRelevance*ranked[0].Relevance
+		return r.Similarity < q.minSimilarity || r.Relevance < least
 	})
-	resp.Guidance, err = a.guidance(ctx, project, ranked[:min(len(ranked), q.k+spareCases)], q.k)
-	return resp, err
+	with.prefer(ranked, q.metadata)
+	if ranked = ranked[:min(len(ranked), q.k+spareCases)]; len(ranked) == 0 {
+		return resp, nil
+	}
+	return resp, a.fill(ctx, project, q, ranked, with, resp)
 }
 
-// guidance reads the ranked cases.
-func (a *api) guidance(ctx context.Context, project string, ranked []relevance.Ranked, k int) ([]*recallv1.Guidance, error) {
+// fill reads the ranked cases into an answer: what they are, what was said of
+// them, and what people approved, at once.
+func (a *api) fill(ctx context.Context, project string, q question, ranked []relevance.Ranked, with seenWith, resp *recallv1.RecallResponse) error {
 	var names []string
 	for _, r := range ranked {
 		names = append(names, r.Case)
 	}
 	var objects map[string]vector.Object
-	var curated map[string]*casesv1.CaseCuration
+	var said map[string]saidOf
+	var approved []*recallv1.PositiveExample
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		objects, err = a.index.Get(gctx, vector.Cases, project, uuids(project, names), false)
 		return err
 	})
 	g.Go(func() (err error) {
-		curated, err = readCurated(gctx, a.index, project, names)
+		said, err = readSaid(gctx, a.index, project, names)
+		return err
+	})
+	g.Go(func() (err error) {
+		approved, err = a.positives(gctx, project, q, names)
 		return err
 	})
 	if err := g.Wait(); err != nil {
-		return nil, fmt.Errorf("read cases: %w", err)
+		return fmt.Errorf("read cases: %w", err)
 	}
 	var found []relevance.Ranked
 	var cases []*casesv1.Case
+	merged := false
 	for _, r := range ranked {
 		o, ok := objects[ids.UUID(project, r.Case)]
 		if !ok {
@@ -231,15 +268,25 @@ func (a *api) guidance(ctx context.Context, project string, ranked []relevance.R
 		}
 		c := &casesv1.Case{}
 		if err := proto.Unmarshal(o.Payload, c); err != nil {
-			return nil, fmt.Errorf("decode case %s: %w", o.ID, err)
+			return fmt.Errorf("decode case %s: %w", o.ID, err)
 		}
-		applyCuration(c, curated[r.Case])
+		applyCuration(c, said[r.Case].curation)
+		merged = merged || c.GetMergedInto() != ""
 		found, cases = append(found, r), append(cases, c)
 	}
-	if err := a.followMerged(ctx, project, cases); err != nil {
-		return nil, err
+	if merged {
+		if err := a.followMerged(ctx, project, cases); err != nil {
+			return err
+		}
+		names = names[:0]
+		for _, c := range cases {
+			names = append(names, c.GetCaseId())
+		}
+		var err error
+		if said, err = readSaid(ctx, a.index, project, names); err != nil {
+			return err
+		}
 	}
-	var out []*recallv1.Guidance
 	at := map[string]*recallv1.Guidance{}
 	for i, c := range cases {
 		if !recallable(c.GetState()) {
@@ -249,14 +296,22 @@ func (a *api) guidance(ctx context.Context, project string, ranked []relevance.R
 			g.Relevance += found[i].Relevance
 			continue
 		}
-		if len(out) == k {
+		if len(resp.Guidance) == q.k {
 			break
 		}
-		g := &recallv1.Guidance{Case: c, Similarity: found[i].Similarity, Relevance: found[i].Relevance}
+		g := &recallv1.Guidance{
+			Case: c, Similarity: found[i].Similarity, Relevance: found[i].Relevance,
+			Differs: with.differs(found[i].Case, q.metadata), Patches: said[c.GetCaseId()].patches,
+		}
 		at[c.GetCaseId()] = g
-		out = append(out, g)
+		resp.Guidance = append(resp.Guidance, g)
 	}
-	return out, nil
+	for _, p := range approved {
+		if at[p.GetCaseId()] != nil && len(resp.Positives) < q.positives {
+			resp.Positives = append(resp.Positives, p)
+		}
+	}
+	return nil
 }
 
 // Embed gives the vectors of texts.

@@ -49,7 +49,7 @@ func unclaimed(t *testing.T, ix backend, dimensions ...int) *spaces {
 		if p.signals, p.curation, err = stages(p.index, e, DefaultConfig().Cases, 0.6, projects.Defaults(), telemetry.Discard()); err != nil {
 			t.Fatal(err)
 		}
-		if p.recall, err = newAPI(p.index, e, projects.Defaults(), DefaultConfig().Recall, telemetry.Discard().Log); err != nil {
+		if p.recall, err = newAPI(p.index, e, projects.Defaults(), DefaultConfig().Recall, nil, telemetry.Discard().Log); err != nil {
 			t.Fatal(err)
 		}
 	}

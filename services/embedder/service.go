@@ -10,6 +10,8 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
 	recallv1 "github.com/honeloop/hone/proto/gen/go/hone/recall/v1"
@@ -28,6 +30,7 @@ import (
 const (
 	GroupSignals  = "hone-embedder"
 	GroupCuration = "hone-embedder-curation"
+	GroupPatches  = "hone-embedder-patches"
 )
 
 // Service is the embedder.
@@ -40,6 +43,8 @@ type Service struct {
 	models   []embedding.Provider
 	spaces   *spaces
 	pub      *stream.Publisher
+	trail    *grpc.ClientConn // nil for none
+	sessions *sessionReader   // nil for none
 	runners  []*stream.Runner
 	server   *server.Server
 }
@@ -49,8 +54,10 @@ type Service struct {
 //
 //	hone.signals ──► signals ──┐                  ┌──► hone.cases
 //	                           ├──► Weaviate ─────┤
-//	hone.curation ─► curation ─┘        ▲         └──► hone.cases
-//	                                    │
+//	hone.curation ─► curation ─┤        ▲         └──► hone.cases
+//	hone.patches ──► patches ──┘        │
+//	                                    │       enricher (trails of sessions)
+//	                                    │          ▲
 //	                gRPC ──► Recall, Embed, cases; changes of cases go to hone.curation
 func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
@@ -72,6 +79,15 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 	if s.pub, err = stream.NewPublisher(cfg.Kafka, tel); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
+	if cfg.Recall.Trail != "" {
+		if s.trail, err = grpc.NewClient(cfg.Recall.Trail, grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxTrail))); err != nil {
+			return nil, errors.Join(fmt.Errorf("recall.trail: %w", err), s.close())
+		}
+		if s.sessions, err = newSessionReader(s.trail, cfg.Recall.SessionTimeout, tel.Meter); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+	}
 	s.spaces = &spaces{backend: s.weaviate}
 	for _, model := range []embedding.Config{cfg.Embedding, cfg.EmbeddingNext} {
 		if model.Provider == "" {
@@ -81,12 +97,17 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 			return nil, errors.Join(err, s.close())
 		}
 	}
+	patched, err := tel.Meter.Int64Counter("hone.embedder.patches", metric.WithDescription("Events about prompt patches by what came of them."))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create counter of patches: %w", err), s.close())
+	}
 	for _, r := range []struct {
 		group, topic string
 		stage        stage.Stage
 	}{
 		{GroupSignals, stream.TopicSignals, s.spaces.stage(func(p *part) stage.Stage { return p.signals })},
 		{GroupCuration, stream.TopicCuration, s.spaces.stage(func(p *part) stage.Stage { return p.curation })},
+		{GroupPatches, stream.TopicPatches, s.spaces.stage(func(p *part) stage.Stage { return &patches{p.signals.store, patched} })},
 	} {
 		runner, err := stream.NewRunner(stream.DefaultRunnerConfig(r.group, r.topic), cfg.Kafka, r.stage, s.pub, tel)
 		if err != nil {
@@ -120,7 +141,7 @@ func (s *Service) addPart(model embedding.Config, cfg Config, tel *telemetry.Tel
 			p.pass.mark(project)
 		}
 	}
-	if p.recall, err = newAPI(p.index, e, s.projects, cfg.Recall, tel.Log); err != nil {
+	if p.recall, err = newAPI(p.index, e, s.projects, cfg.Recall, s.sessions, tel.Log); err != nil {
 		return err
 	}
 	p.cases = newCaseAPI(p.recall, s.pub.Publish, cfg.Cases.EditTimeout)
@@ -211,6 +232,9 @@ func (s *Service) close() error {
 	var errs []error
 	if s.pub != nil {
 		errs = append(errs, s.pub.Close())
+	}
+	if s.trail != nil {
+		errs = append(errs, s.trail.Close())
 	}
 	for _, m := range s.models {
 		errs = append(errs, m.Close())

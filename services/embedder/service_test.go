@@ -383,7 +383,7 @@ func BenchmarkRecall(b *testing.B) {
 	if err := index.Upsert(b.Context(), vector.Cases, project, objects); err != nil {
 		b.Fatal(err)
 	}
-	a, err := newAPI(index, random, projects.Defaults(), DefaultConfig().Recall, telemetry.Discard().Log)
+	a, err := newAPI(index, random, projects.Defaults(), DefaultConfig().Recall, nil, telemetry.Discard().Log)
 	if err != nil {
 		b.Fatal(err)
 	}

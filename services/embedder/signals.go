@@ -689,7 +689,7 @@ func exchangeObject(project string, e *casesv1.Exchange, v []float32, model stri
 		Properties: map[string]any{
 			"signal_id": s.GetSignalId(), "case_id": memberCase(e), "session_id": s.GetSessionId(), "user_id": s.GetUserId(),
 			"polarity": s.GetPolarity(), "withdrawn": s.GetWithdrawn(), "occurred_at": s.GetOccurredAt().AsTime(),
-			"embedding_model": model,
+			"embedding_model": model, "metadata": metadataOf(s),
 		},
 	}, nil
 }

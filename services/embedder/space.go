@@ -318,12 +318,12 @@ func (x *spaceIndex) Near(ctx context.Context, collection, project string, q vec
 }
 
 // NearValues implements index.
-func (x *spaceIndex) NearValues(ctx context.Context, collection, project string, q vector.NearQuery, property string) ([]vector.ValueMatch, error) {
+func (x *spaceIndex) NearValues(ctx context.Context, collection, project string, q vector.NearQuery, properties ...string) ([]vector.ValueMatch, error) {
 	suffix, err := x.suffix(collection)
 	if err != nil {
 		return nil, err
 	}
-	return x.backend.NearValues(ctx, collection+suffix, project, q, property)
+	return x.backend.NearValues(ctx, collection+suffix, project, q, properties...)
 }
 
 // List implements index.

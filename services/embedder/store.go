@@ -22,7 +22,7 @@ type index interface {
 	Upsert(ctx context.Context, collection, project string, objects []vector.Object) error
 	Get(ctx context.Context, collection, project string, objectIDs []string, vectors bool) (map[string]vector.Object, error)
 	Near(ctx context.Context, collection, project string, q vector.NearQuery) ([]vector.Match, error)
-	NearValues(ctx context.Context, collection, project string, q vector.NearQuery, property string) ([]vector.ValueMatch, error)
+	NearValues(ctx context.Context, collection, project string, q vector.NearQuery, properties ...string) ([]vector.ValueMatch, error)
 	List(ctx context.Context, collection, project string, q vector.ListQuery) ([]vector.Object, error)
 }
 

@@ -47,7 +47,13 @@ func (s *trailServer) GetSession(ctx context.Context, req *trailv1.GetSessionReq
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := s.store.Page(ctx, project, req.SessionId, req.PageToken, size)
+	var page *trailv1.Trail
+	var next string
+	if req.NewestInteractions {
+		page, err = s.store.Newest(ctx, project, req.SessionId, size)
+	} else {
+		page, next, err = s.store.Page(ctx, project, req.SessionId, req.PageToken, size)
+	}
 	if errors.Is(err, sessions.ErrNotFound) {
 		return nil, status.Errorf(codes.NotFound, "no event of session %q is in this project's trail: check the id, or wait a moment if it was just sent", req.SessionId)
 	}

@@ -127,8 +127,16 @@ func TestGetSessionPagesThroughAllOfALongSession(t *testing.T) {
 		t.Errorf("outcomes %v, want %v", outcomes, want)
 	}
 
-	if _, err := server.GetSession(asProject(t, "other"), &trailv1.GetSessionRequest{SessionId: "long"}); status.Code(err) != codes.NotFound {
-		t.Errorf("another project: %v", err)
+	newest, err := server.GetSession(asProject(t, "p"), &trailv1.GetSessionRequest{SessionId: "long", PageSize: 2, NewestInteractions: true})
+	if err != nil || len(newest.Trail.Signals) > 0 || newest.NextPageToken != "" || len(newest.Trail.Events) != 2 ||
+		newest.Trail.Events[0].EventId != want[turns-2] || newest.Trail.Events[1].EventId != want[turns-1] {
+		t.Errorf("newest interactions: %v, %v", newest, err)
+	}
+	for _, newest := range []bool{false, true} {
+		req := &trailv1.GetSessionRequest{SessionId: "long", NewestInteractions: newest}
+		if _, err := server.GetSession(asProject(t, "other"), req); status.Code(err) != codes.NotFound {
+			t.Errorf("another project, newest %t: %v", newest, err)
+		}
 	}
 	for field, req := range map[string]*trailv1.GetSessionRequest{
 		"session_id": {}, "page_size": {SessionId: "long", PageSize: 1001}, "page_token": {SessionId: "long", PageToken: "?"},

@@ -23,7 +23,7 @@ type Index interface {
 	Upsert(ctx context.Context, collection, project string, objects []vector.Object) error
 	Get(ctx context.Context, collection, project string, objectIDs []string, vectors bool) (map[string]vector.Object, error)
 	Near(ctx context.Context, collection, project string, q vector.NearQuery) ([]vector.Match, error)
-	NearValues(ctx context.Context, collection, project string, q vector.NearQuery, property string) ([]vector.ValueMatch, error)
+	NearValues(ctx context.Context, collection, project string, q vector.NearQuery, properties ...string) ([]vector.ValueMatch, error)
 	List(ctx context.Context, collection, project string, q vector.ListQuery) ([]vector.Object, error)
 	Delete(ctx context.Context, collection, project string, objectIDs []string) error
 	Tenants(ctx context.Context, collection string) ([]string, error)
@@ -100,14 +100,17 @@ func (f *Fake) Near(_ context.Context, collection, project string, q vector.Near
 }
 
 // NearValues is vector.Client's.
-func (f *Fake) NearValues(_ context.Context, collection, project string, q vector.NearQuery, property string) ([]vector.ValueMatch, error) {
+func (f *Fake) NearValues(_ context.Context, collection, project string, q vector.NearQuery, properties ...string) ([]vector.ValueMatch, error) {
 	if err := f.enter("NearValues", collection); err != nil {
 		return nil, err
 	}
 	var values []vector.ValueMatch
 	for _, m := range f.near(collection, project, q) {
-		value, _ := m.Properties[property].(string)
-		values = append(values, vector.ValueMatch{Value: value, Similarity: m.Similarity})
+		match := vector.ValueMatch{Values: make([]string, len(properties)), Similarity: m.Similarity}
+		for i, p := range properties {
+			match.Values[i], _ = m.Properties[p].(string)
+		}
+		values = append(values, match)
 	}
 	return values, nil
 }
@@ -361,14 +364,14 @@ func Suite(t *testing.T, index Index, prefix string) {
 		near(t, two, vector.NearQuery{Vector: []float32{1, 0}, Limit: 10, MinSimilarity: -1}, "1 [a]")
 	})
 	t.Run("near values are those of the near objects", func(t *testing.T) {
-		for project, want := range map[string]string{one: "[a b]", two: "[a]", prefix + "-none": "[]"} {
-			m, err := index.NearValues(ctx, vector.Cases, project, vector.NearQuery{Vector: []float32{1, 0}, Limit: 2, MinSimilarity: -1}, "case_id")
+		for project, want := range map[string]string{one: "[a new b solved]", two: "[a new]", prefix + "-none": "[]"} {
+			m, err := index.NearValues(ctx, vector.Cases, project, vector.NearQuery{Vector: []float32{1, 0}, Limit: 2, MinSimilarity: -1}, "case_id", "state")
 			if err != nil {
 				t.Fatal(err)
 			}
 			values := []string{}
 			for _, v := range m {
-				values = append(values, v.Value)
+				values = append(values, v.Values...)
 			}
 			if fmt.Sprint(values) != want {
 				t.Errorf("%s: %v, want %s", project, values, want)

@@ -80,6 +80,9 @@ WHERE project_id = {project:String} AND session_id = {session:String}`
 WHERE project_id = {project:String} AND session_id = {session:String}
     AND (toUnixTimestamp64Milli(occurred_at), event_id) > ({after_ms:Int64}, {after_id:String})
 ORDER BY occurred_at, event_id LIMIT 1 BY event_id LIMIT {limit:UInt32}`
+	selectNewest = `SELECT payload FROM events_log
+WHERE project_id = {project:String} AND session_id = {session:String} AND type = 'interaction'
+ORDER BY occurred_at DESC, event_id DESC LIMIT 1 BY event_id LIMIT {limit:UInt32}`
 	selectSignals = `SELECT payload FROM
 (
     SELECT waiting, interaction_id, payload FROM signals_log
@@ -122,6 +125,22 @@ func (s *Store) Page(ctx context.Context, project, session, token string, size i
 		return nil, "", err
 	}
 	return t, next, nil
+}
+
+// Newest are the newest interactions of a session, oldest first, and nothing
+// that came of them.
+func (s *Store) Newest(ctx context.Context, project, session string, size int) (*trailv1.Trail, error) {
+	t := &trailv1.Trail{ProjectId: project, SessionId: session}
+	err := each(ctx, s.conn, selectNewest, func() *eventv1.Event { return &eventv1.Event{} }, &t.Events,
+		clickhouse.Named("project", project), clickhouse.Named("session", session), clickhouse.Named("limit", size))
+	if err != nil {
+		return nil, fmt.Errorf("read interactions: %w", err)
+	}
+	if len(t.Events) == 0 {
+		return nil, ErrNotFound
+	}
+	slices.Reverse(t.Events)
+	return t, nil
 }
 
 // events fills a page.

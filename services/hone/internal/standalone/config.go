@@ -126,6 +126,7 @@ func (c *configs) listen(ports Ports) error {
 	c.collector.Upstreams.Embedder = c.embedder.Server.GRPCAddr
 	c.collector.Upstreams.Router = c.router.Server.GRPCAddr
 	c.collector.Upstreams.Curator = c.curator.Server.GRPCAddr
+	c.embedder.Recall.Trail = c.enricher.Server.GRPCAddr
 	c.e.HTTP = fmt.Sprintf("http://127.0.0.1:%d", ports.HTTP)
 	c.e.GRPC = embedded.Loopback(ports.GRPC)
 	return nil

@@ -43,7 +43,13 @@ type RecallRequest struct {
 	// What the user asked before, where the query goes on from it. A query of at
 	// most three words, as "and for shoes?", is compared together with it; a longer
 	// one speaks for itself, and this is not looked at.
-	Context       string `protobuf:"bytes,6,opt,name=context,proto3" json:"context,omitempty"`
+	Context string `protobuf:"bytes,6,opt,name=context,proto3" json:"context,omitempty"`
+	// What is known of the answer that is to be given. Guidance that was seen only
+	// under other circumstances comes later, and says so.
+	Metadata *RecallMetadata `protobuf:"bytes,7,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// The session that the query is of. Where context is empty, and the query needs
+	// one, the session's earlier queries are read from the trail.
+	SessionId     string `protobuf:"bytes,8,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -120,6 +126,107 @@ func (x *RecallRequest) GetContext() string {
 	return ""
 }
 
+func (x *RecallRequest) GetMetadata() *RecallMetadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *RecallRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+// RecallMetadata are the circumstances of an answer. What is empty says
+// nothing. At most 50 tags; 256 bytes each value and name.
+type RecallMetadata struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Model         string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	ModelVersion  string                 `protobuf:"bytes,2,opt,name=model_version,json=modelVersion,proto3" json:"model_version,omitempty"`
+	PromptVersion string                 `protobuf:"bytes,3,opt,name=prompt_version,json=promptVersion,proto3" json:"prompt_version,omitempty"`
+	Environment   string                 `protobuf:"bytes,4,opt,name=environment,proto3" json:"environment,omitempty"`
+	// BCP 47 tag.
+	Language      string            `protobuf:"bytes,5,opt,name=language,proto3" json:"language,omitempty"`
+	Tags          map[string]string `protobuf:"bytes,6,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecallMetadata) Reset() {
+	*x = RecallMetadata{}
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecallMetadata) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecallMetadata) ProtoMessage() {}
+
+func (x *RecallMetadata) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecallMetadata.ProtoReflect.Descriptor instead.
+func (*RecallMetadata) Descriptor() ([]byte, []int) {
+	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RecallMetadata) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *RecallMetadata) GetModelVersion() string {
+	if x != nil {
+		return x.ModelVersion
+	}
+	return ""
+}
+
+func (x *RecallMetadata) GetPromptVersion() string {
+	if x != nil {
+		return x.PromptVersion
+	}
+	return ""
+}
+
+func (x *RecallMetadata) GetEnvironment() string {
+	if x != nil {
+		return x.Environment
+	}
+	return ""
+}
+
+func (x *RecallMetadata) GetLanguage() string {
+	if x != nil {
+		return x.Language
+	}
+	return ""
+}
+
+func (x *RecallMetadata) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
 type RecallResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most relevant first. Empty where nothing like it is known.
@@ -128,14 +235,19 @@ type RecallResponse struct {
 	PromptBlock string `protobuf:"bytes,2,opt,name=prompt_block,json=promptBlock,proto3" json:"prompt_block,omitempty"`
 	// Probability that the query is about any known problem, said also where it
 	// is too low for guidance.
-	Known         float64 `protobuf:"fixed64,3,opt,name=known,proto3" json:"known,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Known float64 `protobuf:"fixed64,3,opt,name=known,proto3" json:"known,omitempty"`
+	// Answers to questions of these cases that people approved, nearest first;
+	// only where the project's setting recall.positives wants them.
+	Positives []*PositiveExample `protobuf:"bytes,4,rep,name=positives,proto3" json:"positives,omitempty"`
+	// Earlier queries of the session that the query was read with.
+	SessionContext string `protobuf:"bytes,5,opt,name=session_context,json=sessionContext,proto3" json:"session_context,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RecallResponse) Reset() {
 	*x = RecallResponse{}
-	mi := &file_hone_recall_v1_recall_proto_msgTypes[1]
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -147,7 +259,7 @@ func (x *RecallResponse) String() string {
 func (*RecallResponse) ProtoMessage() {}
 
 func (x *RecallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_recall_v1_recall_proto_msgTypes[1]
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -160,7 +272,7 @@ func (x *RecallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallResponse.ProtoReflect.Descriptor instead.
 func (*RecallResponse) Descriptor() ([]byte, []int) {
-	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{1}
+	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RecallResponse) GetGuidance() []*Guidance {
@@ -184,6 +296,20 @@ func (x *RecallResponse) GetKnown() float64 {
 	return 0
 }
 
+func (x *RecallResponse) GetPositives() []*PositiveExample {
+	if x != nil {
+		return x.Positives
+	}
+	return nil
+}
+
+func (x *RecallResponse) GetSessionContext() string {
+	if x != nil {
+		return x.SessionContext
+	}
+	return ""
+}
+
 // Guidance is one known problem that the query may run into.
 type Guidance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -192,14 +318,22 @@ type Guidance struct {
 	Similarity float64 `protobuf:"fixed64,2,opt,name=similarity,proto3" json:"similarity,omitempty"`
 	// Calibrated probability that the query is about this case. Over all cases
 	// they add up to what is known.
-	Relevance     float64 `protobuf:"fixed64,3,opt,name=relevance,proto3" json:"relevance,omitempty"`
+	Relevance float64 `protobuf:"fixed64,3,opt,name=relevance,proto3" json:"relevance,omitempty"`
+	// Fields of the request's metadata, such as "model_version" or "tags.plan", of
+	// which none of the case's nearest signals has the same value. Each halves
+	// the relevance by which guidance is in order, not the one that is said.
+	Differs []string `protobuf:"bytes,4,rep,name=differs,proto3" json:"differs,omitempty"`
+	// The active prompt patches of the case, by id. They are instructions of the
+	// project's own people, for the application to put where its instructions
+	// are; the prompt block, which is data, does not have them.
+	Patches       []*GuidancePatch `protobuf:"bytes,5,rep,name=patches,proto3" json:"patches,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Guidance) Reset() {
 	*x = Guidance{}
-	mi := &file_hone_recall_v1_recall_proto_msgTypes[2]
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -211,7 +345,7 @@ func (x *Guidance) String() string {
 func (*Guidance) ProtoMessage() {}
 
 func (x *Guidance) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_recall_v1_recall_proto_msgTypes[2]
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -224,7 +358,7 @@ func (x *Guidance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Guidance.ProtoReflect.Descriptor instead.
 func (*Guidance) Descriptor() ([]byte, []int) {
-	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{2}
+	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Guidance) GetCase() *v1.Case {
@@ -248,6 +382,161 @@ func (x *Guidance) GetRelevance() float64 {
 	return 0
 }
 
+func (x *Guidance) GetDiffers() []string {
+	if x != nil {
+		return x.Differs
+	}
+	return nil
+}
+
+func (x *Guidance) GetPatches() []*GuidancePatch {
+	if x != nil {
+		return x.Patches
+	}
+	return nil
+}
+
+// GuidancePatch is an active prompt patch. An interaction that had it in its
+// prompt says so in applied_patches, as "id@version".
+type GuidancePatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PatchId       string                 `protobuf:"bytes,1,opt,name=patch_id,json=patchId,proto3" json:"patch_id,omitempty"`
+	Version       uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuidancePatch) Reset() {
+	*x = GuidancePatch{}
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuidancePatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuidancePatch) ProtoMessage() {}
+
+func (x *GuidancePatch) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuidancePatch.ProtoReflect.Descriptor instead.
+func (*GuidancePatch) Descriptor() ([]byte, []int) {
+	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GuidancePatch) GetPatchId() string {
+	if x != nil {
+		return x.PatchId
+	}
+	return ""
+}
+
+func (x *GuidancePatch) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GuidancePatch) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// PositiveExample is an answer that people approved.
+type PositiveExample struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	CaseId   string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	SignalId string                 `protobuf:"bytes,2,opt,name=signal_id,json=signalId,proto3" json:"signal_id,omitempty"`
+	Query    string                 `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"`
+	// At most 1,000 characters.
+	Answer string `protobuf:"bytes,4,opt,name=answer,proto3" json:"answer,omitempty"`
+	// Cosine similarity of its query.
+	Similarity    float64 `protobuf:"fixed64,5,opt,name=similarity,proto3" json:"similarity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PositiveExample) Reset() {
+	*x = PositiveExample{}
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PositiveExample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PositiveExample) ProtoMessage() {}
+
+func (x *PositiveExample) ProtoReflect() protoreflect.Message {
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PositiveExample.ProtoReflect.Descriptor instead.
+func (*PositiveExample) Descriptor() ([]byte, []int) {
+	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PositiveExample) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *PositiveExample) GetSignalId() string {
+	if x != nil {
+		return x.SignalId
+	}
+	return ""
+}
+
+func (x *PositiveExample) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *PositiveExample) GetAnswer() string {
+	if x != nil {
+		return x.Answer
+	}
+	return ""
+}
+
+func (x *PositiveExample) GetSimilarity() float64 {
+	if x != nil {
+		return x.Similarity
+	}
+	return 0
+}
+
 type EmbedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 256.
@@ -258,7 +547,7 @@ type EmbedRequest struct {
 
 func (x *EmbedRequest) Reset() {
 	*x = EmbedRequest{}
-	mi := &file_hone_recall_v1_recall_proto_msgTypes[3]
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -270,7 +559,7 @@ func (x *EmbedRequest) String() string {
 func (*EmbedRequest) ProtoMessage() {}
 
 func (x *EmbedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_recall_v1_recall_proto_msgTypes[3]
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -283,7 +572,7 @@ func (x *EmbedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmbedRequest.ProtoReflect.Descriptor instead.
 func (*EmbedRequest) Descriptor() ([]byte, []int) {
-	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{3}
+	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *EmbedRequest) GetTexts() []string {
@@ -303,7 +592,7 @@ type EmbedResponse struct {
 
 func (x *EmbedResponse) Reset() {
 	*x = EmbedResponse{}
-	mi := &file_hone_recall_v1_recall_proto_msgTypes[4]
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -315,7 +604,7 @@ func (x *EmbedResponse) String() string {
 func (*EmbedResponse) ProtoMessage() {}
 
 func (x *EmbedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_recall_v1_recall_proto_msgTypes[4]
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -328,7 +617,7 @@ func (x *EmbedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmbedResponse.ProtoReflect.Descriptor instead.
 func (*EmbedResponse) Descriptor() ([]byte, []int) {
-	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{4}
+	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EmbedResponse) GetModel() string {
@@ -355,7 +644,7 @@ type Vector struct {
 
 func (x *Vector) Reset() {
 	*x = Vector{}
-	mi := &file_hone_recall_v1_recall_proto_msgTypes[5]
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +656,7 @@ func (x *Vector) String() string {
 func (*Vector) ProtoMessage() {}
 
 func (x *Vector) ProtoReflect() protoreflect.Message {
-	mi := &file_hone_recall_v1_recall_proto_msgTypes[5]
+	mi := &file_hone_recall_v1_recall_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +669,7 @@ func (x *Vector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vector.ProtoReflect.Descriptor instead.
 func (*Vector) Descriptor() ([]byte, []int) {
-	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{5}
+	return file_hone_recall_v1_recall_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Vector) GetValues() []float32 {
@@ -394,7 +683,7 @@ var File_hone_recall_v1_recall_proto protoreflect.FileDescriptor
 
 const file_hone_recall_v1_recall_proto_rawDesc = "" +
 	"\n" +
-	"\x1bhone/recall/v1/recall.proto\x12\x0ehone.recall.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19hone/cases/v1/cases.proto\"\xe7\x01\n" +
+	"\x1bhone/recall/v1/recall.proto\x12\x0ehone.recall.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19hone/cases/v1/cases.proto\"\xc2\x02\n" +
 	"\rRecallRequest\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\tR\x05query\x12\f\n" +
 	"\x01k\x18\x02 \x01(\rR\x01k\x12*\n" +
@@ -402,19 +691,48 @@ const file_hone_recall_v1_recall_proto_rawDesc = "" +
 	"\rmin_relevance\x18\x04 \x01(\x01H\x01R\fminRelevance\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"max_tokens\x18\x05 \x01(\rR\tmaxTokens\x12\x18\n" +
-	"\acontext\x18\x06 \x01(\tR\acontextB\x11\n" +
+	"\acontext\x18\x06 \x01(\tR\acontext\x12:\n" +
+	"\bmetadata\x18\a \x01(\v2\x1e.hone.recall.v1.RecallMetadataR\bmetadata\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\b \x01(\tR\tsessionIdB\x11\n" +
 	"\x0f_min_similarityB\x10\n" +
-	"\x0e_min_relevance\"\x7f\n" +
+	"\x0e_min_relevance\"\xa7\x02\n" +
+	"\x0eRecallMetadata\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
+	"\rmodel_version\x18\x02 \x01(\tR\fmodelVersion\x12%\n" +
+	"\x0eprompt_version\x18\x03 \x01(\tR\rpromptVersion\x12 \n" +
+	"\venvironment\x18\x04 \x01(\tR\venvironment\x12\x1a\n" +
+	"\blanguage\x18\x05 \x01(\tR\blanguage\x12<\n" +
+	"\x04tags\x18\x06 \x03(\v2(.hone.recall.v1.RecallMetadata.TagsEntryR\x04tags\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe7\x01\n" +
 	"\x0eRecallResponse\x124\n" +
 	"\bguidance\x18\x01 \x03(\v2\x18.hone.recall.v1.GuidanceR\bguidance\x12!\n" +
 	"\fprompt_block\x18\x02 \x01(\tR\vpromptBlock\x12\x14\n" +
-	"\x05known\x18\x03 \x01(\x01R\x05known\"q\n" +
+	"\x05known\x18\x03 \x01(\x01R\x05known\x12=\n" +
+	"\tpositives\x18\x04 \x03(\v2\x1f.hone.recall.v1.PositiveExampleR\tpositives\x12'\n" +
+	"\x0fsession_context\x18\x05 \x01(\tR\x0esessionContext\"\xc4\x01\n" +
 	"\bGuidance\x12'\n" +
 	"\x04case\x18\x01 \x01(\v2\x13.hone.cases.v1.CaseR\x04case\x12\x1e\n" +
 	"\n" +
 	"similarity\x18\x02 \x01(\x01R\n" +
 	"similarity\x12\x1c\n" +
-	"\trelevance\x18\x03 \x01(\x01R\trelevance\"$\n" +
+	"\trelevance\x18\x03 \x01(\x01R\trelevance\x12\x18\n" +
+	"\adiffers\x18\x04 \x03(\tR\adiffers\x127\n" +
+	"\apatches\x18\x05 \x03(\v2\x1d.hone.recall.v1.GuidancePatchR\apatches\"X\n" +
+	"\rGuidancePatch\x12\x19\n" +
+	"\bpatch_id\x18\x01 \x01(\tR\apatchId\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\x95\x01\n" +
+	"\x0fPositiveExample\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x1b\n" +
+	"\tsignal_id\x18\x02 \x01(\tR\bsignalId\x12\x14\n" +
+	"\x05query\x18\x03 \x01(\tR\x05query\x12\x16\n" +
+	"\x06answer\x18\x04 \x01(\tR\x06answer\x12\x1e\n" +
+	"\n" +
+	"similarity\x18\x05 \x01(\x01R\n" +
+	"similarity\"$\n" +
 	"\fEmbedRequest\x12\x14\n" +
 	"\x05texts\x18\x01 \x03(\tR\x05texts\"W\n" +
 	"\rEmbedResponse\x12\x14\n" +
@@ -439,29 +757,37 @@ func file_hone_recall_v1_recall_proto_rawDescGZIP() []byte {
 	return file_hone_recall_v1_recall_proto_rawDescData
 }
 
-var file_hone_recall_v1_recall_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_hone_recall_v1_recall_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_hone_recall_v1_recall_proto_goTypes = []any{
-	(*RecallRequest)(nil),  // 0: hone.recall.v1.RecallRequest
-	(*RecallResponse)(nil), // 1: hone.recall.v1.RecallResponse
-	(*Guidance)(nil),       // 2: hone.recall.v1.Guidance
-	(*EmbedRequest)(nil),   // 3: hone.recall.v1.EmbedRequest
-	(*EmbedResponse)(nil),  // 4: hone.recall.v1.EmbedResponse
-	(*Vector)(nil),         // 5: hone.recall.v1.Vector
-	(*v1.Case)(nil),        // 6: hone.cases.v1.Case
+	(*RecallRequest)(nil),   // 0: hone.recall.v1.RecallRequest
+	(*RecallMetadata)(nil),  // 1: hone.recall.v1.RecallMetadata
+	(*RecallResponse)(nil),  // 2: hone.recall.v1.RecallResponse
+	(*Guidance)(nil),        // 3: hone.recall.v1.Guidance
+	(*GuidancePatch)(nil),   // 4: hone.recall.v1.GuidancePatch
+	(*PositiveExample)(nil), // 5: hone.recall.v1.PositiveExample
+	(*EmbedRequest)(nil),    // 6: hone.recall.v1.EmbedRequest
+	(*EmbedResponse)(nil),   // 7: hone.recall.v1.EmbedResponse
+	(*Vector)(nil),          // 8: hone.recall.v1.Vector
+	nil,                     // 9: hone.recall.v1.RecallMetadata.TagsEntry
+	(*v1.Case)(nil),         // 10: hone.cases.v1.Case
 }
 var file_hone_recall_v1_recall_proto_depIdxs = []int32{
-	2, // 0: hone.recall.v1.RecallResponse.guidance:type_name -> hone.recall.v1.Guidance
-	6, // 1: hone.recall.v1.Guidance.case:type_name -> hone.cases.v1.Case
-	5, // 2: hone.recall.v1.EmbedResponse.vectors:type_name -> hone.recall.v1.Vector
-	0, // 3: hone.recall.v1.RecallService.Recall:input_type -> hone.recall.v1.RecallRequest
-	3, // 4: hone.recall.v1.RecallService.Embed:input_type -> hone.recall.v1.EmbedRequest
-	1, // 5: hone.recall.v1.RecallService.Recall:output_type -> hone.recall.v1.RecallResponse
-	4, // 6: hone.recall.v1.RecallService.Embed:output_type -> hone.recall.v1.EmbedResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	1,  // 0: hone.recall.v1.RecallRequest.metadata:type_name -> hone.recall.v1.RecallMetadata
+	9,  // 1: hone.recall.v1.RecallMetadata.tags:type_name -> hone.recall.v1.RecallMetadata.TagsEntry
+	3,  // 2: hone.recall.v1.RecallResponse.guidance:type_name -> hone.recall.v1.Guidance
+	5,  // 3: hone.recall.v1.RecallResponse.positives:type_name -> hone.recall.v1.PositiveExample
+	10, // 4: hone.recall.v1.Guidance.case:type_name -> hone.cases.v1.Case
+	4,  // 5: hone.recall.v1.Guidance.patches:type_name -> hone.recall.v1.GuidancePatch
+	8,  // 6: hone.recall.v1.EmbedResponse.vectors:type_name -> hone.recall.v1.Vector
+	0,  // 7: hone.recall.v1.RecallService.Recall:input_type -> hone.recall.v1.RecallRequest
+	6,  // 8: hone.recall.v1.RecallService.Embed:input_type -> hone.recall.v1.EmbedRequest
+	2,  // 9: hone.recall.v1.RecallService.Recall:output_type -> hone.recall.v1.RecallResponse
+	7,  // 10: hone.recall.v1.RecallService.Embed:output_type -> hone.recall.v1.EmbedResponse
+	9,  // [9:11] is the sub-list for method output_type
+	7,  // [7:9] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_hone_recall_v1_recall_proto_init() }
@@ -476,7 +802,7 @@ func file_hone_recall_v1_recall_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hone_recall_v1_recall_proto_rawDesc), len(file_hone_recall_v1_recall_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,9 +35,13 @@ type GetSessionRequest struct {
 	// before 16 MB of events.
 	PageSize uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the page before; empty for the first.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only the newest interactions, page_size of them, without signals and what
+	// came of them, and without the numbers of the whole session. It is quick, and
+	// has one page.
+	NewestInteractions bool `protobuf:"varint,4,opt,name=newest_interactions,json=newestInteractions,proto3" json:"newest_interactions,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *GetSessionRequest) Reset() {
@@ -89,6 +93,13 @@ func (x *GetSessionRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *GetSessionRequest) GetNewestInteractions() bool {
+	if x != nil {
+		return x.NewestInteractions
+	}
+	return false
 }
 
 type GetSessionResponse struct {
@@ -952,13 +963,14 @@ var File_hone_trail_v1_trail_proto protoreflect.FileDescriptor
 
 const file_hone_trail_v1_trail_proto_rawDesc = "" +
 	"\n" +
-	"\x19hone/trail/v1/trail.proto\x12\rhone.trail.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19hone/event/v1/event.proto\x1a\x1bhone/policy/v1/policy.proto\x1a\x1bhone/signal/v1/signal.proto\"n\n" +
+	"\x19hone/trail/v1/trail.proto\x12\rhone.trail.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19hone/event/v1/event.proto\x1a\x1bhone/policy/v1/policy.proto\x1a\x1bhone/signal/v1/signal.proto\"\x9f\x01\n" +
 	"\x11GetSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"h\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12/\n" +
+	"\x13newest_interactions\x18\x04 \x01(\bR\x12newestInteractions\"h\n" +
 	"\x12GetSessionResponse\x12*\n" +
 	"\x05trail\x18\x01 \x01(\v2\x14.hone.trail.v1.TrailR\x05trail\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa4\x03\n" +
