@@ -132,16 +132,19 @@ type caseState struct {
 	curated     *casesv1.CaseCuration
 	shown       string // the last edit that the stored case shows
 
-	changed  bool
-	loadedAt time.Time
+	changed   bool
+	stored    uint64 // stands for what the index had of it when it was read or written
+	loadedAt  time.Time
+	checkedAt time.Time // stored was so
 }
 
 // counted is something that members have in common.
 type counted struct{ what, value string }
 
 func newCase(id, project string) *caseState {
+	now := time.Now()
 	return &caseState{
-		id: id, project: project, members: map[string]member{}, counts: map[counted]int{}, loadedAt: time.Now(),
+		id: id, project: project, members: map[string]member{}, counts: map[counted]int{}, loadedAt: now, checkedAt: now,
 	}
 }
 

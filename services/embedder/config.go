@@ -38,8 +38,8 @@ type CasesConfig struct {
 	PassInterval time.Duration `yaml:"pass_interval" env:"PASS_INTERVAL"`
 	// Members, over all cases, that are kept in memory; about 1 KB each.
 	CachedMembers int `yaml:"cached_members" env:"CACHED_MEMBERS"`
-	// How long a case is kept before it is read again: how late a change by
-	// another embedder process is seen in a case's counts.
+	// How long a case is kept before it is compared with the stored one: how late
+	// a change by another embedder process is seen in a case's counts.
 	CacheTTL time.Duration `yaml:"cache_ttl" env:"CACHE_TTL"`
 	// Longest time that a person's change of a case waits until it is applied.
 	EditTimeout time.Duration `yaml:"edit_timeout" env:"EDIT_TIMEOUT"`
@@ -70,7 +70,7 @@ func DefaultConfig() Config {
 		Kafka:     stream.DefaultConfig(),
 		Weaviate:  vector.DefaultConfig(),
 		Embedding: embedding.DefaultConfig(), EmbeddingNext: next,
-		Cases: CasesConfig{CachedMembers: 50_000, CacheTTL: 30 * time.Second, EditTimeout: 10 * time.Second, PassInterval: 10 * time.Minute},
+		Cases: CasesConfig{CachedMembers: 100_000, CacheTTL: 30 * time.Second, EditTimeout: 10 * time.Second, PassInterval: 10 * time.Minute},
 		Recall: RecallConfig{Timeout: time.Second, Concurrency: 64, PromptBytes: 4000,
 			Trail: "127.0.0.1:9091", SessionTimeout: 100 * time.Millisecond},
 	}

@@ -205,6 +205,9 @@ func (s *signals) assign(ctx context.Context, project string, tasks []*task) err
 		return err
 	}
 	if err := a.prepare(ctx, tasks); err != nil {
+		// What was read is there when it is tried again.
+		maps.DeleteFunc(a.cases, func(_ string, c *caseState) bool { return c == nil || c.changed })
+		a.store.put(a.cases)
 		return err
 	}
 	for _, t := range tasks {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,11 +33,17 @@ type index interface {
 type store struct {
 	index index
 	cache *caseCache
+	ttl   time.Duration // after which a cached case is compared with the stored one
+	seed  maphash.Seed
 	locks projectLocks
 }
 
+// readAgain is how many times its ttl a cached case may be old. Two processes
+// that write a case at the same moment do not see each other's member.
+const readAgain = 20
+
 func newStore(ix index, cfg CasesConfig) *store {
-	return &store{index: ix, cache: newCaseCache(cfg.CachedMembers, cfg.CacheTTL), locks: newProjectLocks()}
+	return &store{index: ix, cache: newCaseCache(cfg.CachedMembers, readAgain*cfg.CacheTTL), ttl: cfg.CacheTTL, seed: maphash.MakeSeed(), locks: newProjectLocks()}
 }
 
 // take gives the cases that exist, with their members and what people said of
@@ -57,14 +65,52 @@ func (s *store) take(ctx context.Context, project string, caseIDs []string) (map
 			missing = append(missing, id)
 		}
 	}
-	if err := s.read(ctx, project, missing, cases); err != nil {
-		return nil, err
+	changed, err := s.check(ctx, project, cases)
+	if err == nil {
+		for _, id := range changed {
+			delete(cases, id)
+		}
+		err = s.read(ctx, project, append(missing, changed...), cases)
 	}
 	for id, c := range cases {
 		c.curated = curated[id]
 	}
+	if err != nil {
+		// Members are many: what could be read is there when it is tried again.
+		s.put(cases)
+		return nil, err
+	}
 	return cases, nil
 }
+
+// check names the cases that another process has written since they were read,
+// of those that were not looked at for a time.
+func (s *store) check(ctx context.Context, project string, cases map[string]*caseState) (changed []string, err error) {
+	var old []string
+	for id, c := range cases {
+		if time.Since(c.checkedAt) > s.ttl {
+			old = append(old, id)
+		}
+	}
+	if len(old) == 0 {
+		return nil, nil
+	}
+	objects, err := s.index.Get(ctx, vector.Cases, project, uuids(project, old), false)
+	if err != nil {
+		return nil, fmt.Errorf("read cases: %w", err)
+	}
+	for _, id := range old {
+		if o, ok := objects[ids.UUID(project, id)]; ok && s.sum(o.Payload) == cases[id].stored {
+			cases[id].checkedAt = time.Now()
+		} else {
+			changed = append(changed, id)
+		}
+	}
+	return changed, nil
+}
+
+// sum stands for what is stored of a case.
+func (s *store) sum(payload []byte) uint64 { return maphash.Bytes(s.seed, payload) }
 
 func (s *store) put(cases map[string]*caseState) {
 	for _, c := range cases {
@@ -72,6 +118,8 @@ func (s *store) put(cases map[string]*caseState) {
 	}
 }
 
+// read adds the cases that exist, each with all its members. After an error
+// there are those of which all could be read.
 func (s *store) read(ctx context.Context, project string, caseIDs []string, into map[string]*caseState) error {
 	if len(caseIDs) == 0 {
 		return nil
@@ -80,7 +128,8 @@ func (s *store) read(ctx context.Context, project string, caseIDs []string, into
 	if err != nil {
 		return fmt.Errorf("read cases: %w", err)
 	}
-	var found []string
+	found := map[string]*caseState{}
+	sizes := map[string]int{} // about
 	for _, o := range objects {
 		var c casesv1.Case
 		if err := proto.Unmarshal(o.Payload, &c); err != nil {
@@ -88,11 +137,25 @@ func (s *store) read(ctx context.Context, project string, caseIDs []string, into
 		}
 		state := newCase(c.GetCaseId(), project)
 		state.anchor, state.version, state.vector, state.shown = c.GetAnchor(), c.GetVersion(), o.Vector, c.GetLastEdit()
+		state.stored = s.sum(o.Payload)
 		state.saw(&c)
-		into[state.id] = state
-		found = append(found, c.GetCaseId())
+		found[state.id], sizes[state.id] = state, int(c.GetNegatives()+c.GetPositives())
 	}
-	return s.readMembers(ctx, project, found, into)
+	for names := slices.Sorted(maps.Keys(found)); len(names) > 0; {
+		n, members := 1, sizes[names[0]]
+		for n < len(names) && n < casesPerRead && members+sizes[names[n]] <= membersPerRead {
+			members += sizes[names[n]]
+			n++
+		}
+		if err := s.readMembers(ctx, project, names[:n], found); err != nil {
+			return err
+		}
+		for _, id := range names[:n] {
+			into[id] = found[id]
+		}
+		names = names[n:]
+	}
+	return nil
 }
 
 // versions are those of the cases that exist, as they are stored.
@@ -115,8 +178,12 @@ func (s *store) versions(ctx context.Context, project string, caseIDs []string) 
 	return versions, nil
 }
 
-// casesPerRead is the number of cases whose members are asked for at once.
-const casesPerRead = 50
+// What is asked for at once. A case says how many members it has, but for the
+// neutral ones.
+const (
+	casesPerRead   = 50
+	membersPerRead = 2000
+)
 
 func (s *store) readMembers(ctx context.Context, project string, caseIDs []string, into map[string]*caseState) error {
 	for len(caseIDs) > 0 {
@@ -157,6 +224,7 @@ func (s *store) readMembers(ctx context.Context, project string, caseIDs []strin
 // vector, so that nothing finds it; a merged one does, and leads to the other.
 func (s *store) writeCases(ctx context.Context, project string, cases map[string]*caseState, model string) error {
 	var objects []vector.Object
+	written := map[*caseState]uint64{}
 	for _, c := range cases {
 		if !c.changed {
 			continue
@@ -166,6 +234,7 @@ func (s *store) writeCases(ctx context.Context, project string, cases map[string
 		if err != nil {
 			return err
 		}
+		written[c] = s.sum(o.Payload)
 		if c.alive() || c.mergedInto() != "" {
 			o.Vector = c.vector
 		}
@@ -174,10 +243,8 @@ func (s *store) writeCases(ctx context.Context, project string, cases map[string
 	if err := s.index.Upsert(ctx, vector.Cases, project, objects); err != nil {
 		return fmt.Errorf("write cases: %w", err)
 	}
-	for _, c := range cases {
-		if c.changed {
-			c.changed, c.shown = false, c.curated.GetLastEdit()
-		}
+	for c, sum := range written {
+		c.changed, c.shown, c.stored, c.checkedAt = false, c.curated.GetLastEdit(), sum, time.Now()
 	}
 	return nil
 }
