@@ -12,11 +12,14 @@ type Cases struct {
 	// Whether the pass merges doubles and splits mixtures.
 	MergeDoubles  bool `yaml:"merge_doubles"`
 	SplitMixtures bool `yaml:"split_mixtures"`
+	// Whether a model may write titles and summaries, where the embedder has
+	// one: it is sent texts of users.
+	ModelTitles bool `yaml:"model_titles"`
 }
 
 // DefaultCases leave out weak guesses, and let the pass work.
 func DefaultCases() Cases {
-	return Cases{MinConfidence: 0.5, MergeDoubles: true, SplitMixtures: true}
+	return Cases{MinConfidence: 0.5, MergeDoubles: true, SplitMixtures: true, ModelTitles: true}
 }
 
 // Validate joins all that is wrong.

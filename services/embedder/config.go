@@ -22,6 +22,7 @@ type Config struct {
 	// has no provider.
 	EmbeddingNext embedding.Config `yaml:"embedding_next" envPrefix:"EMBEDDING_NEXT_"`
 	Cases         CasesConfig      `yaml:"cases" envPrefix:"CASES_"`
+	Titles        TitlesConfig     `yaml:"titles" envPrefix:"TITLES_"`
 	Recall        RecallConfig     `yaml:"recall" envPrefix:"RECALL_"`
 }
 
@@ -70,7 +71,8 @@ func DefaultConfig() Config {
 		Kafka:     stream.DefaultConfig(),
 		Weaviate:  vector.DefaultConfig(),
 		Embedding: embedding.DefaultConfig(), EmbeddingNext: next,
-		Cases: CasesConfig{CachedMembers: 100_000, CacheTTL: 30 * time.Second, EditTimeout: 10 * time.Second, PassInterval: 10 * time.Minute},
+		Cases:  CasesConfig{CachedMembers: 100_000, CacheTTL: 30 * time.Second, EditTimeout: 10 * time.Second, PassInterval: 10 * time.Minute},
+		Titles: DefaultTitlesConfig(),
 		Recall: RecallConfig{Timeout: time.Second, Concurrency: 64, PromptBytes: 4000,
 			Trail: "127.0.0.1:9091", SessionTimeout: 100 * time.Millisecond},
 	}
@@ -84,6 +86,7 @@ func (c Config) Validate() error {
 		config.In("weaviate", c.Weaviate.Validate()),
 		config.In("embedding", c.Embedding.Validate()),
 	}
+	errs = append(errs, config.In("titles", c.Titles.Validate()))
 	if c.EmbeddingNext.Provider != "" {
 		errs = append(errs, config.In("embedding_next", c.EmbeddingNext.Validate()))
 	}

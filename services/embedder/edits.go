@@ -213,7 +213,8 @@ func (e *editing) planSummary(ctx context.Context, p *curationv1.CaseSummarized)
 		return refused, err
 	}
 	e.says(c, func(said *casesv1.CaseCuration) {
-		said.TypicalTitle, said.Summary, said.Summarized = p.GetTitle(), p.GetSummary(), p.GetNegatives()
+		said.TypicalTitle, said.Summary = p.GetTitle(), p.GetSummary()
+		said.Summarized, said.SummarizedBy = p.GetNegatives(), p.GetBy()
 	})
 	return "", nil
 }

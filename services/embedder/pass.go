@@ -3,6 +3,7 @@ package embedder
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -34,6 +35,7 @@ const (
 	otherCategory  = 0.05 // more similarity for a merge where no category is shared
 	summarizedFrom = 3    // negative signals
 	summaryTexts   = 3
+	typicalTexts   = 50 // that are looked for
 )
 
 // pass looks, from time to time, at the cases of projects that got signals:
@@ -48,6 +50,7 @@ type pass struct {
 	log      *slog.Logger
 	now      func() time.Time
 	turn     func() bool // whether its model is in use; nil for always
+	titles   *titles     // nil for words that are members' own
 
 	mu    sync.Mutex
 	dirty map[string]bool
@@ -118,35 +121,65 @@ func (p *pass) project(ctx context.Context, project string) (int, error) {
 			changed = append(changed, g)
 		}
 	}
-	var events []*curationv1.CurationEvent
-	busy := map[string]bool{} // cases with an event in this pass
-	found, err := p.look(ctx, project, changed, settings.SplitMixtures)
+	busy := map[string]bool{} // cases with another place for their members after this pass
+	events, due, err := p.look(ctx, project, changed, settings)
 	if err != nil {
 		return 0, err
 	}
-	for _, e := range found {
+	for _, e := range events {
 		if e.GetCaseSplit() != nil {
 			busy[editedCase(e)] = true
 		}
-		events = append(events, e)
 	}
 	if settings.MergeDoubles {
 		events = append(events, p.doubles(project, groups, changed, busy)...)
 	}
-	for _, e := range events {
-		rec, err := curationRecord(e)
-		if err != nil {
-			return 0, err
+	if err := p.append(ctx, events...); err != nil {
+		return 0, err
+	}
+	n := len(events)
+	// The model's words come last: nothing else waits for them.
+	for i, d := range due {
+		id := d.group.shown.GetCaseId()
+		if busy[id] {
+			continue // its members are not those that were looked at any more
 		}
-		if err := p.publish(ctx, rec); err != nil {
-			return 0, fmt.Errorf("append what the pass found: %w", err)
+		e := d.own
+		if i < titlesPerPass {
+			if e, err = p.titled(ctx, project, d); err != nil {
+				return 0, err
+			}
+		}
+		if e == nil || e.GetCaseSummarized().GetBy() == medoidAuthor {
+			delete(now, id) // asked again by the next pass
+			p.mark(project)
+		}
+		if e != nil {
+			if err := p.append(ctx, e); err != nil {
+				return 0, err
+			}
+			n++
 		}
 	}
 	if len(p.seen) >= maxDirty {
 		clear(p.seen)
 	}
 	p.seen[project] = now
-	return len(events), nil
+	return n, nil
+}
+
+// append makes events durable.
+func (p *pass) append(ctx context.Context, events ...*curationv1.CurationEvent) error {
+	for _, e := range events {
+		rec, err := curationRecord(e)
+		if err != nil {
+			return err
+		}
+		if err := p.publish(ctx, rec); err != nil {
+			return fmt.Errorf("append what the pass found: %w", err)
+		}
+	}
+	return nil
 }
 
 func (p *pass) event(project string, occurred time.Time, parts ...string) *curationv1.CurationEvent {
@@ -242,29 +275,45 @@ func (p *pass) members(ctx context.Context, project string, groups []*group) (ma
 	return out, nil
 }
 
-// look finds, in cases that changed, mixtures to split, and words.
-func (p *pass) look(ctx context.Context, project string, changed []*group, split bool) ([]*curationv1.CurationEvent, error) {
-	var events []*curationv1.CurationEvent
+// untitled is a case that a model is to give words.
+type untitled struct {
+	group *group
+	texts []string                  // its members' queries, most typical first
+	own   *curationv1.CurationEvent // the words that it gets without the model; nil where it has such already
+}
+
+// look finds, in cases that changed, mixtures to split, and words. due are those
+// whose words the model is to write.
+func (p *pass) look(ctx context.Context, project string, changed []*group, settings projects.Cases) (events []*curationv1.CurationEvent, due []untitled, err error) {
+	byModel := p.titles != nil && settings.ModelTitles
 	wanted := slices.DeleteFunc(slices.Clone(changed), func(g *group) bool { return g.negatives < summarizedFrom })
 	for chunk := range slices.Chunk(wanted, casesPerRead) {
 		members, err := p.members(ctx, project, chunk)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, g := range chunk {
 			own := members[g.shown.GetCaseId()]
-			if split && !slices.Contains(g.said.GetApart(), g.shown.GetCaseId()) {
+			if settings.SplitMixtures && !slices.Contains(g.said.GetApart(), g.shown.GetCaseId()) {
 				if e := p.mixture(project, g, own); e != nil {
 					events = append(events, e)
 					continue
 				}
 			}
+			texts := typical(g, own)
+			var words *curationv1.CurationEvent
 			if g.negatives >= 2*int(g.said.GetSummarized()) {
-				events = append(events, p.summary(project, g, own))
+				words = p.summary(project, g, medoidAuthor, texts[0], strings.Join(texts[:min(summaryTexts, len(texts))], " / "))
+			}
+			switch {
+			case byModel && (words != nil || cmp.Or(g.said.GetSummarizedBy(), medoidAuthor) == medoidAuthor):
+				due = append(due, untitled{g, texts, words})
+			case words != nil:
+				events = append(events, words)
 			}
 		}
 	}
-	return events, nil
+	return events, due, nil
 }
 
 // mixture splits off a part of a case that is about something else: nil where
@@ -327,25 +376,59 @@ func bisect(own []placed, anchor string) (stay, leave []placed) {
 	return stay, leave
 }
 
-// summary gives a case its words: the most typical queries, the first of them
-// as title.
-func (p *pass) summary(project string, g *group, own []placed) *curationv1.CurationEvent {
+// typical are the queries of a case's negative members, each once, most typical
+// first.
+func typical(g *group, own []placed) []string {
 	negatives := slices.DeleteFunc(slices.Clone(own), func(m placed) bool { return !m.negative })
 	slices.SortStableFunc(negatives, func(a, b placed) int {
 		return cmp.Compare(similarity(b.vector, g.mean), similarity(a.vector, g.mean))
 	})
 	var texts []string
 	for _, m := range negatives {
-		if q := shorten(strings.Join(strings.Fields(m.query), " "), maxShort); len(texts) < summaryTexts && !slices.Contains(texts, q) {
+		if q := shorten(strings.Join(strings.Fields(m.query), " "), maxShort); len(texts) < typicalTexts && !slices.Contains(texts, q) {
 			texts = append(texts, q)
 		}
 	}
-	summary := strings.Join(texts, " / ")
-	e := p.event(project, p.now(), "summary", g.shown.GetCaseId(), fmt.Sprint(g.negatives), summary)
+	return texts
+}
+
+// summary gives a case its words: of the most typical queries, the first as
+// title; or those that a model wrote.
+func (p *pass) summary(project string, g *group, by, title, summary string, seen ...string) *curationv1.CurationEvent {
+	parts := []string{"summary", g.shown.GetCaseId(), fmt.Sprint(g.negatives), summary}
+	if len(seen) > 0 {
+		// A model may write other words the next time: what it saw tells requests apart.
+		parts = append([]string{"summary", g.shown.GetCaseId(), fmt.Sprint(g.negatives), by}, seen...)
+	}
+	e := p.event(project, p.now(), parts...)
 	e.Payload = &curationv1.CurationEvent_CaseSummarized{CaseSummarized: &curationv1.CaseSummarized{
-		CaseId: g.shown.GetCaseId(), Title: texts[0], Summary: summary, Negatives: uint32(g.negatives), By: "medoid",
+		CaseId: g.shown.GetCaseId(), Title: title, Summary: summary, Negatives: uint32(g.negatives), By: by,
 	}}
 	return e
+}
+
+// titled asks the model for a case's words; where it has none to give, they are
+// the members' own. The error is that of ctx.
+func (p *pass) titled(ctx context.Context, project string, d untitled) (*curationv1.CurationEvent, error) {
+	shown := titlesInput{Questions: d.texts[:min(p.titles.cfg.Members, len(d.texts))]}
+	for i := range shown.Questions {
+		shown.Questions[i] = oneLine(shown.Questions[i], maxShort)
+	}
+	for _, c := range d.group.shown.GetComplaints() {
+		shown.Complaints = append(shown.Complaints, oneLine(c, maxShort))
+	}
+	id := d.group.shown.GetCaseId()
+	title, summary, err := p.titles.write(ctx, project+"/"+id, shown)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		if r, ok := errors.AsType[refusal](err); ok && r != errTitlesWait && r != errTitlesLimit {
+			p.log.WarnContext(ctx, "the model gave a case no title; it is asked again later", "project", project, "case", id, "reason", err.Error())
+		}
+		return d.own, nil
+	}
+	return p.summary(project, d.group, p.titles.author, title, summary, append(shown.Questions, shown.Complaints...)...), nil
 }
 
 // doubles merges pairs of cases of which each is the other's nearest, and

@@ -42,6 +42,7 @@ type Service struct {
 	weaviate *vector.Client
 	models   []embedding.Provider
 	spaces   *spaces
+	titles   *titles // nil for none
 	pub      *stream.Publisher
 	trail    *grpc.ClientConn // nil for none
 	sessions *sessionReader   // nil for none
@@ -89,6 +90,9 @@ func New(_ context.Context, cfg Config, tel *telemetry.Telemetry) (*Service, err
 		}
 	}
 	s.spaces = &spaces{backend: s.weaviate}
+	if s.titles, err = newTitles(cfg.Titles, tel); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	for _, model := range []embedding.Config{cfg.Embedding, cfg.EmbeddingNext} {
 		if model.Provider == "" {
 			continue
@@ -135,6 +139,7 @@ func (s *Service) addPart(model embedding.Config, cfg Config, tel *telemetry.Tel
 	// During a change of the model both parts may have a batch of a project.
 	p.signals.store.locks = s.spaces.parts[0].signals.store.locks
 	p.pass = newPass(p.index, s.pub.Publish, s.projects, cfg.mergeThreshold(model.Provider), tel.Log)
+	p.pass.titles = s.titles
 	p.pass.turn = func() bool { return s.spaces.last() == p }
 	p.signals.mark = func(project string) {
 		for _, p := range s.spaces.parts {

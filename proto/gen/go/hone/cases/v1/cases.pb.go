@@ -615,7 +615,9 @@ type CaseCuration struct {
 	// The last event that changed this.
 	LastEdit string `protobuf:"bytes,13,opt,name=last_edit,json=lastEdit,proto3" json:"last_edit,omitempty"`
 	// Where the case came from a split: the query whose vector stands for it.
-	Anchor        string `protobuf:"bytes,14,opt,name=anchor,proto3" json:"anchor,omitempty"`
+	Anchor string `protobuf:"bytes,14,opt,name=anchor,proto3" json:"anchor,omitempty"`
+	// Who wrote typical_title and summary: "medoid", or a model.
+	SummarizedBy  string `protobuf:"bytes,15,opt,name=summarized_by,json=summarizedBy,proto3" json:"summarized_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -744,6 +746,13 @@ func (x *CaseCuration) GetLastEdit() string {
 func (x *CaseCuration) GetAnchor() string {
 	if x != nil {
 		return x.Anchor
+	}
+	return ""
+}
+
+func (x *CaseCuration) GetSummarizedBy() string {
+	if x != nil {
+		return x.SummarizedBy
 	}
 	return ""
 }
@@ -1854,7 +1863,7 @@ const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\vcuration_id\x18\x01 \x01(\tR\n" +
 	"curationId\x12 \n" +
 	"\ffrom_case_id\x18\x02 \x01(\tR\n" +
-	"fromCaseId\"\xc9\x03\n" +
+	"fromCaseId\"\xee\x03\n" +
 	"\fCaseCuration\x12\x17\n" +
 	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x1a\n" +
@@ -1873,7 +1882,8 @@ const file_hone_cases_v1_cases_proto_rawDesc = "" +
 	"\tmerged_by\x18\v \x01(\tR\bmergedBy\x12\x14\n" +
 	"\x05apart\x18\f \x03(\tR\x05apart\x12\x1b\n" +
 	"\tlast_edit\x18\r \x01(\tR\blastEdit\x12\x16\n" +
-	"\x06anchor\x18\x0e \x01(\tR\x06anchor\"\x90\x02\n" +
+	"\x06anchor\x18\x0e \x01(\tR\x06anchor\x12#\n" +
+	"\rsummarized_by\x18\x0f \x01(\tR\fsummarizedBy\"\x90\x02\n" +
 	"\bCaseEdit\x125\n" +
 	"\x05event\x18\x01 \x01(\v2\x1f.hone.curation.v1.CurationEventR\x05event\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\tR\arefused\x123\n" +

@@ -942,7 +942,8 @@ func (x *CaseSplit) GetBy() string {
 	return ""
 }
 
-// CaseSummarized gives a case words from its most typical members.
+// CaseSummarized gives a case words: its most typical members' own, or those
+// that a model wrote from them.
 type CaseSummarized struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	CaseId  string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
@@ -950,7 +951,7 @@ type CaseSummarized struct {
 	Summary string                 `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`
 	// Negative signals in the case.
 	Negatives uint32 `protobuf:"varint,4,opt,name=negatives,proto3" json:"negatives,omitempty"`
-	// "medoid", or the model that wrote it.
+	// "medoid", or the model that wrote it and the host that has the model.
 	By            string `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
