@@ -92,6 +92,10 @@ type child struct {
 // startChild starts a child that has the folder dir to itself, and whose output
 // goes to the file logs[0].
 func startChild(name, dir string, env []string, logs []string, args ...string) (*child, error) {
+	if self := os.Getenv(childEnv); self != "" {
+		// Else each child would start one.
+		return nil, fmt.Errorf("start %s: this process is the child %s and did not call embedded.Main first", name, self)
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find own executable: %w", err)

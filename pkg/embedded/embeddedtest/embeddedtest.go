@@ -32,8 +32,10 @@ var shared struct {
 	weaviate   *embedded.Weaviate
 }
 
-// Run runs the tests, stops what they started and returns the exit code.
+// Run runs the tests, stops what they started and returns the exit code. In a
+// child that a part runs in it does the child's work.
 func Run(m *testing.M) int {
+	embedded.Main()
 	code := m.Run()
 	if err := stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "stop embedded parts:", err)
