@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -59,12 +60,15 @@ type Eraser struct {
 	wake     chan struct{}
 	// settle is how long other enrichers may not know a new subject.
 	settle time.Duration
+	// purgeDue says that deleted rows may be in files, which are to be written anew:
+	// also at the start, as one that stopped may have left some.
+	purgeDue bool
 }
 
 // New makes an eraser. Run it.
 func New(conn driver.Conn, subjects *Subjects, publish func(context.Context, ...stage.Record) error, passed Passed, log *slog.Logger) *Eraser {
 	return &Eraser{conn: conn, store: trail.NewStore(conn), subjects: subjects, publish: publish, passed: passed, log: log,
-		wake: make(chan struct{}, 1), settle: 3 * RefreshEvery}
+		wake: make(chan struct{}, 1), settle: 3 * RefreshEvery, purgeDue: true}
 }
 
 // Run carries erasures out until ctx ends. One that fails is tried again.
@@ -135,11 +139,17 @@ func (e *Eraser) work(ctx context.Context, mine map[string]bool) error {
 	}
 	var errs []error
 	for _, one := range due {
+		e.purgeDue = true
 		if err := e.erase(ctx, one); err != nil {
 			errs = append(errs, fmt.Errorf("erasure %s: %w", one.ErasureId, err))
 			continue
 		}
 		delete(mine, one.ErasureId)
+	}
+	if e.purgeDue {
+		err := e.purge(ctx)
+		e.purgeDue = err != nil
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -191,6 +201,7 @@ func (e *Eraser) Get(ctx context.Context, project, id string) (*erasurev1.Erasur
 
 // Preview counts what an erasure would remove.
 func (e *Eraser) Preview(ctx context.Context, project, kind, subject string) (*erasurev1.Erasure, error) {
+	ctx = long(ctx)
 	s, err := e.scope(ctx, project, kind, subject)
 	if err != nil {
 		return nil, err
@@ -200,6 +211,11 @@ func (e *Eraser) Preview(ctx context.Context, project, kind, subject string) (*e
 		return nil, err
 	}
 	return &erasurev1.Erasure{ErasureId: "er-" + e.subjects.hash(project, kind, subject), Kind: kind, Removed: removed(nil, counts), Kept: kept()}, nil
+}
+
+// long lets statements be as long as their ids make them.
+func long(ctx context.Context) context.Context {
+	return clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"max_query_size": longQuery}))
 }
 
 func (e *Eraser) save(ctx context.Context, one *erasure, state, step string) error {
@@ -237,10 +253,11 @@ func (e *Eraser) save(ctx context.Context, one *erasure, state, step string) err
 	if err := e.conn.Exec(ctx, "DELETE FROM erasures_log WHERE project_id = ? AND erasure_id = ? AND revision < ?", one.project, one.ErasureId, revision); err != nil {
 		return fmt.Errorf("delete earlier revisions of the erasure: %w", err)
 	}
-	return e.purge(ctx, "erasures_log")
+	return nil
 }
 
 func (e *Eraser) erase(ctx context.Context, one *erasure) error {
+	ctx = long(ctx)
 	if err := e.save(ctx, one, stateRunning, "until every enricher knows"); err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/ext"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/honeloop/hone/pkg/ids"
@@ -16,6 +18,10 @@ import (
 const (
 	// idsAtOnce bounds the ids of one statement.
 	idsAtOnce = 2000
+	// masksAtOnce bounds the texts of one statement.
+	masksAtOnce = 200
+	// longQuery is enough for statements of so many; ClickHouse's default is 256 KiB.
+	longQuery = 16 << 20
 	// trailsAtOnce bounds the trails in memory.
 	trailsAtOnce = 100
 
@@ -70,6 +76,18 @@ func (s *scope) places() []rows {
 		// What a case, or another's signal, said while the subject was in it.
 		rows{table: "cases_log", column: "case_id", ids: s.cases, key: "case_id", version: "version"},
 		rows{table: "signals_log", column: "session_id", ids: s.sessions, key: "signal_id", version: "revision"})
+}
+
+// byTable are the places of each table, and the tables in order.
+func (s *scope) byTable() (tables []string, places map[string][]rows) {
+	places = map[string][]rows{}
+	for _, p := range s.places() {
+		if places[p.table] == nil {
+			tables = append(tables, p.table)
+		}
+		places[p.table] = append(places[p.table], p)
+	}
+	return tables, places
 }
 
 func (r rows) condition(project string, chunk []string) (string, []any) {
@@ -198,17 +216,10 @@ func scanStrings(found driver.Rows) ([]string, error) {
 // and has read it back when it has passed it.
 func (e *Eraser) counts(ctx context.Context, s *scope) (map[string]uint64, error) {
 	out := map[string]uint64{}
-	byTable := map[string][]rows{}
-	var tables []string
-	for _, p := range s.places() {
-		if byTable[p.table] == nil {
-			tables = append(tables, p.table)
-		}
-		byTable[p.table] = append(byTable[p.table], p)
-	}
+	tables, places := s.byTable()
 	for _, table := range tables {
 		var n uint64
-		if err := e.eachChunk(s, byTable[table], func(_ rows, where string, args []any) error {
+		if err := e.eachChunk(s, places[table], func(_ rows, where string, args []any) error {
 			var one uint64
 			if err := e.conn.QueryRow(ctx, "SELECT count() FROM "+table+" WHERE "+where, args...).Scan(&one); err != nil {
 				return fmt.Errorf("count rows of %s: %w", table, err)
@@ -242,48 +253,77 @@ func (e *Eraser) eachChunk(s *scope, places []rows, fn func(rows, string, []any)
 	return nil
 }
 
-// remove deletes the rows, and what others' rows quote. It tells each step.
+// remove deletes the rows, and what others' rows quote. It tells each step. Each
+// table gets one mutation, as that goes through all of its parts.
 func (e *Eraser) remove(ctx context.Context, s *scope, tell func(step string) error) error {
 	if err := tell("until others' titles are masked"); err != nil {
 		return err
 	}
+	e.haltPurge(ctx)
 	if err := e.mask(ctx, s); err != nil {
 		return err
 	}
-	deleted := map[string]bool{}
-	for _, p := range s.places() {
-		for chunk := range slices.Chunk(p.ids, idsAtOnce) {
-			where, args := p.condition(s.project, chunk)
-			var n uint64
-			if err := e.conn.QueryRow(ctx, "SELECT count() FROM "+p.table+" WHERE "+where, args...).Scan(&n); err != nil {
-				return fmt.Errorf("count rows of %s: %w", p.table, err)
+	tables, places := s.byTable()
+	for _, table := range tables {
+		for n := 0; ; n++ {
+			where, args := anyOf(s.project, places[table], n)
+			if where == "" {
+				break
 			}
-			if n == 0 {
+			var found uint64
+			if err := e.conn.QueryRow(ctx, "SELECT count() FROM "+table+" WHERE "+where, args...).Scan(&found); err != nil {
+				return fmt.Errorf("count rows of %s: %w", table, err)
+			}
+			if found == 0 {
 				continue
 			}
-			if err := tell("until rows of " + p.table + " are deleted"); err != nil {
+			if err := tell("until rows of " + table + " are deleted"); err != nil {
 				return err
 			}
-			if err := e.conn.Exec(ctx, "DELETE FROM "+p.table+" WHERE "+where, args...); err != nil {
-				return fmt.Errorf("delete rows of %s: %w", p.table, err)
+			if err := e.conn.Exec(ctx, "DELETE FROM "+table+" WHERE "+where, args...); err != nil {
+				return fmt.Errorf("delete rows of %s: %w", table, err)
 			}
-			deleted[p.table] = true
-		}
-	}
-	for table := range deleted {
-		if err := e.purge(ctx, table); err != nil {
-			return err
 		}
 	}
 	return nil
 }
 
-// purge asks that deleted rows are taken out of the files, in the background.
-func (e *Eraser) purge(ctx context.Context, table string) error {
-	if err := e.conn.Exec(ctx, "ALTER TABLE "+table+" APPLY DELETED MASK SETTINGS mutations_sync = 0"); err != nil {
-		return fmt.Errorf("take deleted rows out of the files of %s: %w", table, err)
+// anyOf is the condition of the n-th ids of each of some places; empty where none
+// has so many.
+func anyOf(project string, places []rows, n int) (where string, args []any) {
+	var wheres []string
+	for _, p := range places {
+		from := n * idsAtOnce
+		if from >= len(p.ids) {
+			continue
+		}
+		one, with := p.condition(project, p.ids[from:min(from+idsAtOnce, len(p.ids))])
+		wheres, args = append(wheres, "("+one+")"), append(args, with...)
+	}
+	return strings.Join(wheres, " OR "), args
+}
+
+// purge asks that deleted rows are taken out of the files of all tables, in the
+// background.
+func (e *Eraser) purge(ctx context.Context) error {
+	tables, err := e.strings(ctx, "SELECT DISTINCT table FROM system.parts WHERE database = currentDatabase() AND active AND has_lightweight_delete")
+	if err != nil {
+		return fmt.Errorf("find files with deleted rows: %w", err)
+	}
+	for _, table := range tables {
+		if err := e.conn.Exec(ctx, "ALTER TABLE "+table+" APPLY DELETED MASK SETTINGS mutations_sync = 0"); err != nil {
+			return fmt.Errorf("take deleted rows out of the files of %s: %w", table, err)
+		}
 	}
 	return nil
+}
+
+// haltPurge stops what an earlier purge still does: mutations take turns, and it
+// writes every file with a deleted row anew, which takes long. purge has to follow.
+func (e *Eraser) haltPurge(ctx context.Context) {
+	if err := e.conn.Exec(ctx, "KILL MUTATION WHERE database = currentDatabase() AND NOT is_done AND command LIKE '%APPLY DELETED MASK%'"); err != nil && ctx.Err() == nil {
+		e.log.Warn("an erasure waits until the files of an earlier one are written", "error", err)
+	}
 }
 
 // quoted is how much of a query a title or text has at least before it is cut.
@@ -293,39 +333,57 @@ const quoted = 100
 // people's signals quote them as the title of their case. Their length stays, as
 // the stored messages need it. Who asked the same keeps it.
 func (e *Eraser) mask(ctx context.Context, s *scope) error {
-	for _, in := range []struct{ table, column string }{{"reviews_log", "case_title"}, {"product_issues_log", "title"}, {"patches_log", "text"}} {
-		set := in.column + " = replaceAll(" + in.column + ", ?, ?)"
-		payload := in.table != "product_issues_log"
-		if payload {
-			set += ", payload = replaceAll(payload, ?, ?)"
+	// Rows that go anyway need none.
+	gone, err := ext.NewTable("gone", ext.Column("signal_id", "String"))
+	if err != nil {
+		return fmt.Errorf("mask titles: %w", err)
+	}
+	for _, id := range s.signals {
+		if err := gone.Append(id); err != nil {
+			return fmt.Errorf("mask titles: %w", err)
 		}
+	}
+	others := clickhouse.Context(ctx, clickhouse.WithExternalTable(gone))
+	for _, in := range []struct{ table, column string }{{"reviews_log", "case_title"}, {"product_issues_log", "title"}, {"patches_log", "text"}} {
 		for chunk := range slices.Chunk(s.cases, idsAtOnce) {
-			texts, err := e.strings(ctx, "SELECT DISTINCT "+in.column+" FROM "+in.table+" WHERE project_id = ? AND case_id IN (?)", s.project, chunk)
+			texts, err := e.strings(others, "SELECT DISTINCT "+in.column+" FROM "+in.table+" WHERE project_id = ? AND case_id IN (?) AND "+
+				s.column()+" != ? AND signal_id NOT IN gone", s.project, chunk, s.subject)
 			if err != nil {
 				return fmt.Errorf("read %s of %s: %w", in.column, in.table, err)
 			}
-			for _, text := range texts {
-				quote := quoteIn(text, s.queries)
-				if quote == "" {
-					continue
-				}
-				stars := strings.Repeat("*", len(quote))
-				args := []any{quote, stars}
-				where := " WHERE project_id = ? AND case_id IN (?) AND " + in.column + " = ?"
-				if payload {
-					args = append(args, quote, stars)
-					where += " AND countSubstrings(payload, ?) = 1"
-				} else {
-					where += " AND query != ?"
-				}
-				args = append(args, s.project, chunk, text, quote)
-				if err := e.conn.Exec(ctx, "ALTER TABLE "+in.table+" UPDATE "+set+where+" SETTINGS mutations_sync = 2", args...); err != nil {
+			texts = slices.DeleteFunc(texts, func(text string) bool { return quoteIn(text, s.queries) == "" })
+			for some := range slices.Chunk(texts, masksAtOnce) {
+				if err := e.maskTexts(ctx, s, in.table, in.column, chunk, some); err != nil {
 					return fmt.Errorf("mask %s of %s: %w", in.column, in.table, err)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// maskTexts masks what some texts quote, in one mutation.
+func (e *Eraser) maskTexts(ctx context.Context, s *scope, table, column string, cases, texts []string) error {
+	var quotes, stars []string
+	for _, text := range texts {
+		quote := quoteIn(text, s.queries)
+		quotes, stars = append(quotes, quote), append(stars, strings.Repeat("*", len(quote)))
+	}
+	// In the words of SQL: what a row's text quotes, and what comes in its place.
+	// Other rows have neither; they are written as they are.
+	quote, star := "transform("+column+", ?, ?, '-')", "transform("+column+", ?, ?, '-')"
+	set := column + " = replaceAll(" + column + ", " + quote + ", " + star + ")"
+	args := []any{texts, quotes, texts, stars}
+	where := " WHERE project_id = ? AND case_id IN (?) AND " + column + " IN (?)"
+	if table == "product_issues_log" {
+		where += " AND query != " + quote
+	} else {
+		set += ", payload = replaceAll(payload, " + quote + ", " + star + ")"
+		args = append(args, texts, quotes, texts, stars)
+		where += " AND countSubstrings(payload, " + quote + ") = 1"
+	}
+	args = append(args, s.project, cases, texts, texts, quotes)
+	return e.conn.Exec(ctx, "ALTER TABLE "+table+" UPDATE "+set+where+" SETTINGS mutations_sync = 2", args...)
 }
 
 // quoteIn is the part of a title, or of the subject that a patch is about, that
