@@ -14,7 +14,7 @@ func TestNothingIsLostOrDoubledWhateverDies(t *testing.T) {
 	dir := tempDir(t)
 	var out bytes.Buffer
 	report, err := faults.Run(t.Context(), faults.Options{
-		Events: 4_000, Rate: 130, Kills: 9, Gap: 2500 * time.Millisecond, Short: true, Seed: uint64(time.Now().Unix()),
+		Events: 4_000, Rate: 130, Kills: 9, Gap: 2500 * time.Millisecond, Short: true, Seed: uint64(time.Now().Unix()), Reviews: 20,
 		Dir: dir, Progress: 10 * time.Second, Out: &out,
 	})
 	t.Log(out.String())

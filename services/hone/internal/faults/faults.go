@@ -5,8 +5,8 @@
 //
 // The schedule of faults and the content of every event follow from the seed; what
 // they meet does not, so a seed makes a finding likely, not certain. The disk that
-// becomes full is that of the collector's spool. Reviewers' decisions are no part
-// of the load yet.
+// becomes full is that of the collector's spool. Meanwhile reviewers decide what
+// waits for them, which is judged likewise.
 package faults
 
 import (
@@ -42,6 +42,8 @@ type Options struct {
 	// Rate is the events sent a second; 0 for as many as are accepted.
 	Rate int
 	Seed uint64
+	// Reviews are decided at least, if there are so many.
+	Reviews int
 	// Only, where it is not empty, names the parts that faults hit.
 	Only []string
 	// Short makes outages a third as long.
@@ -64,8 +66,10 @@ type Report struct {
 	Accepted, Doubled, Retries int
 	LoadTook, DrainTook        time.Duration
 	Answers                    map[string]map[string]int // by protocol
-	SlowestAnswer              time.Duration
-	Faults, KillsByPart        map[string]int
+	// Decisions of reviewers.
+	Reviewed, ReviewsRefused int
+	SlowestAnswer            time.Duration
+	Faults, KillsByPart      map[string]int
 	// Processes that ended though nobody killed them, and were started again.
 	Deaths   []string
 	Verdicts []*Verdict
@@ -86,6 +90,7 @@ type run struct {
 	load     load
 	sys      *system
 	producer *producer
+	reviews  *reviewers
 	chaos    *chaos
 	begin    time.Time
 
@@ -175,6 +180,7 @@ func (r *run) judged(ctx context.Context) (*Report, error) {
 	}
 	defer conn.Close()
 	r.producer = newProducer(r.load, r.sys.web, conn, r.sys.key, r.Rate)
+	r.reviews = &reviewers{seed: r.Seed, least: r.Reviews, p: r.producer, words: map[string][]*word{}}
 	r.chaos = &chaos{sys: r.sys, log: log, counts: map[string]int{}, byPart: map[string]int{}}
 
 	working, done := context.WithCancel(ctx)
@@ -192,7 +198,15 @@ func (r *run) judged(ctx context.Context) (*Report, error) {
 		faults = []fault{{after: r.Gap, kind: faultRefuse, target: "broker", lasts: r.Outage}}
 	}
 	g.Go(func() error { return r.chaos.run(gctx, faults) })
+	enough := make(chan struct{})
+	var reviewing errgroup.Group
+	reviewing.Go(func() error { return r.reviews.run(working, enough) })
 	err = g.Wait()
+	close(enough)
+	if err != nil {
+		done()
+	}
+	err = errors.Join(err, reviewing.Wait())
 	done()
 	progress.Wait()
 	if err != nil {
@@ -209,6 +223,7 @@ func (r *run) judged(ctx context.Context) (*Report, error) {
 		LoadTook: loadTook, DrainTook: time.Since(drained), Answers: r.producer.answers.by, SlowestAnswer: r.producer.answers.slowest,
 		Faults: r.chaos.counts, KillsByPart: r.chaos.byPart,
 	}
+	report.Reviewed, report.ReviewsRefused = r.reviews.counts()
 	cfg := clickhouse.DefaultConfig()
 	cfg.Addr, cfg.ReadTimeout = []string{r.sys.clickhouse}, 5*time.Minute
 	db, err := clickhouse.Open(cfg)
@@ -216,7 +231,7 @@ func (r *run) judged(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	defer db.Close()
-	j := &judge{load: r.load, accepted: r.producer.accepted, db: db, kafka: r.kafka(), weaviate: r.sys.weaviate}
+	j := &judge{load: r.load, accepted: r.producer.accepted, db: db, kafka: r.kafka(), weaviate: r.sys.weaviate, words: r.reviews.words}
 	if r.tamper != nil {
 		if err := r.tamper(ctx, j); err != nil {
 			return nil, err
@@ -258,8 +273,9 @@ func (r *run) progress(ctx context.Context) {
 		}
 		p := r.producer
 		n := p.accepted.count()
-		r.say("%d of %d events accepted (%.0f/s), %d retries, %d faults, %d kills of %d", n, r.load.events(),
-			float64(n)/time.Since(p.begin).Seconds(), p.retries.Load(), r.faults(), r.chaos.kills(), r.Kills)
+		reviewed, _ := r.reviews.counts()
+		r.say("%d of %d events accepted (%.0f/s), %d reviews decided, %d retries, %d faults, %d kills of %d", n, r.load.events(),
+			float64(n)/time.Since(p.begin).Seconds(), reviewed, p.retries.Load(), r.faults(), r.chaos.kills(), r.Kills)
 	}
 }
 
@@ -301,7 +317,8 @@ func (r *run) underWay(ctx context.Context) (says string, empty bool, err error)
 		topics []string
 	}{
 		{"hone-enricher", []string{stream.TopicEvents}}, {"hone-embedder", []string{stream.TopicSignals}},
-		{"hone-router", []string{stream.TopicCases}}, {"hone-curator", routes},
+		{"hone-embedder-curation", []string{stream.TopicCuration}}, {"hone-router", []string{stream.TopicCases}},
+		{"hone-curator", routes}, {"hone-curator-curation", []string{stream.TopicCuration}},
 	} {
 		lag, err := r.lag(ctx, g.name, g.topics)
 		if err != nil {
@@ -376,6 +393,7 @@ func (r *run) print(rep *Report) {
 	for _, via := range slices.Sorted(maps.Keys(rep.Answers)) {
 		line("answers over %s: %s", via, counts(rep.Answers[via]))
 	}
+	line("reviewers: %d decisions accepted, %d refused for another one or since the signal was withdrawn", rep.Reviewed, rep.ReviewsRefused)
 	line("slowest answer: %s", rep.SlowestAnswer.Round(time.Millisecond))
 	line("faults: %s", counts(rep.Faults))
 	line("kills: %d (%s)", r.chaos.kills(), counts(rep.KillsByPart))

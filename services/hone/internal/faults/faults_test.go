@@ -3,6 +3,7 @@ package faults
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,11 +12,13 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/honeloop/hone/pkg/ids"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
+	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
 )
 
 func TestMain(m *testing.M) {
@@ -87,6 +90,36 @@ func TestALoadFollowsFromItsSeed(t *testing.T) {
 	}
 }
 
+// A fault starts a part again, and is over; the part may end by itself later.
+func TestAPartIsWatchedAfterItsFault(t *testing.T) {
+	var ends []chan struct{}
+	died := make(chan error, 1)
+	p := &part{name: "p", living: t.Context(), died: func(_ *part, why error, _ bool) { died <- why }}
+	p.start = func(context.Context) (*running, error) {
+		done := make(chan struct{})
+		ends = append(ends, done)
+		return &running{done: done, why: func() error { return errors.New("aborted") }}, nil
+	}
+	ctx, over := context.WithCancel(t.Context())
+	if err := p.up(ctx); err != nil {
+		t.Fatal(err)
+	}
+	over()
+	close(ends[0])
+	select {
+	case <-died:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it ended, and nobody saw it")
+	}
+	p.fault.Lock() // until it is started again
+	defer p.fault.Unlock()
+	if len(ends) != 2 {
+		t.Errorf("started %d times, want 2", len(ends))
+	}
+}
+
+func reviewOf(signal string) string { return ids.Derive("rv", project, signal) }
+
 // Whoever trusts the judge wants to know that it sees each kind of damage.
 func TestTheJudgeSeesDamage(t *testing.T) {
 	var out bytes.Buffer
@@ -150,18 +183,61 @@ func TestTheJudgeSeesDamage(t *testing.T) {
 		sql("ALTER TABLE decisions_log DELETE WHERE signal_id = '" + hold[2].id + "' SETTINGS mutations_sync = 2")
 		damage(decisions, lost, hold[2].id)
 		sql("ALTER TABLE reviews_log DELETE WHERE signal_id = '" + hold[3].id + "' SETTINGS mutations_sync = 2")
-		damage("reviews in ClickHouse", lost, hold[3].id)
+		check := "open reviews in ClickHouse"
+		if slices.ContainsFunc(j.words[reviewOf(hold[3].id)], func(w *word) bool { return w.told != nil }) {
+			check = "closed reviews in ClickHouse"
+		}
+		damage(check, lost, hold[3].id)
 
-		req, err := http.NewRequestWithContext(ctx, http.MethodDelete, j.weaviate+"/v1/objects/HoneExchange/"+ids.UUID(project, hold[4].id)+"?tenant=p-"+project, nil)
-		if err != nil {
-			return err
+		gone := func(class, id string) {
+			req, err := http.NewRequestWithContext(ctx, http.MethodDelete, j.weaviate+"/v1/objects/"+class+"/"+ids.UUID(project, id)+"?tenant=p-"+project, nil)
+			if err != nil {
+				errs = append(errs, err)
+				return
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				errs = append(errs, err)
+				return
+			}
+			errs = append(errs, resp.Body.Close())
 		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		resp.Body.Close()
+		gone("HoneExchange", hold[4].id)
 		damage("exchanges in Weaviate", lost, hold[4].id)
+
+		// Decisions of reviewers that gave an answer, on other signals.
+		var said []*word
+		signalOf := map[string]string{}
+		for n := range j.load.sessions {
+			for _, s := range j.load.signals(n) {
+				words := j.words[reviewOf(s.id)]
+				if len(words) == 1 && words[0].told.GetVerdict() == "correct" && !slices.Contains(hold[:6], s) {
+					said = append(said, words[0])
+					signalOf[reviewOf(s.id)] = s.id
+				}
+			}
+		}
+		if len(said) < 7 {
+			return fmt.Errorf("only %d decisions to damage", len(said))
+		}
+		const words, examples, reviewed = "decisions of reviewers", "answers of reviewers in dataset_rows", "decisions of reviewers in Weaviate"
+		review := func(i int) string { return said[i].req.ReviewId }
+		said[0].req.Answer += "x"
+		damage(words, different, review(0))
+		j.words[review(1)] = append(j.words[review(1)], said[1])
+		damage(words, doubled, review(1))
+		j.words["rv_x"] = []*word{said[1]}
+		damage(words, lost, "rv_x")
+		sql("ALTER TABLE review_decisions_log DELETE WHERE review_id = '" + review(2) + "' SETTINGS mutations_sync = 2")
+		damage("closed reviews in ClickHouse", different, signalOf[review(2)])
+		sql("ALTER TABLE dataset_rows_log DELETE WHERE review_id = '" + review(3) + "' SETTINGS mutations_sync = 2")
+		damage(examples, lost, review(3))
+		sql("ALTER TABLE dataset_rows_log UPDATE chosen = 'x' WHERE review_id = '" + review(4) + "' SETTINGS mutations_sync = 2")
+		damage(examples, different, review(4))
+		gone("HoneAnswer", review(5))
+		damage(reviewed, lost, review(5))
+		sql("ALTER TABLE cases_log UPDATE payload = '' WHERE case_id = '" + said[6].told.CaseId + "' SETTINGS mutations_sync = 2")
+		damage("answers of cases in ClickHouse", lost, said[6].told.CaseId)
 
 		tel, err := telemetry.New(os.Stderr, 0)
 		if err != nil {
@@ -173,6 +249,11 @@ func TestTheJudgeSeesDamage(t *testing.T) {
 			return err
 		}
 		defer pub.Close()
+		value, err := proto.Marshal(&curationv1.CurationEvent{CurationId: "cu_y", ProjectId: project, OccurredAt: timestamppb.Now(),
+			Payload: &curationv1.CurationEvent_ReviewDecided{ReviewDecided: &curationv1.ReviewDecided{ReviewId: "rv_y", Verdict: "dismiss", DecidedAt: timestamppb.Now()}}})
+		if err != nil {
+			return err
+		}
 		// First, since the curator makes dead letters of what comes next.
 		errs = append(errs, pub.Publish(ctx, stage.Record{Topic: stream.TopicDeadLetter, Value: []byte("x")}))
 		damage("dead letters", unknown, "0")
@@ -184,6 +265,8 @@ func TestTheJudgeSeesDamage(t *testing.T) {
 		errs = append(errs, pub.Publish(ctx, event("re_x", "sg_y", "hone.route.v1", 1), event("re_y", hold[5].id, "hone.route.withdrawn.v1", 1000)))
 		damage(topic, unknown, "sg_y")
 		damage(topic, lost, hold[5].id)
+		errs = append(errs, pub.Publish(ctx, stage.Record{Topic: stream.TopicCuration, Key: []byte(project), Value: value}))
+		damage(words, unknown, "rv_y")
 		for _, err := range errs {
 			if err != nil {
 				return err
@@ -193,7 +276,7 @@ func TestTheJudgeSeesDamage(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	report, err := Run(ctx, Options{Events: 2000, Kills: 1, Gap: time.Second, Only: []string{"router"}, Short: true, Seed: 3, Dir: t.TempDir(), Progress: 10 * time.Second, Out: &out, tamper: tamper})
+	report, err := Run(ctx, Options{Events: 2000, Kills: 1, Gap: time.Second, Only: []string{"router"}, Short: true, Seed: 3, Reviews: 30, Dir: t.TempDir(), Progress: 10 * time.Second, Out: &out, tamper: tamper})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}

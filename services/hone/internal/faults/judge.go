@@ -1,12 +1,9 @@
 package faults
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -17,6 +14,7 @@ import (
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	casesv1 "github.com/honeloop/hone/proto/gen/go/hone/cases/v1"
+	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
 	eventv1 "github.com/honeloop/hone/proto/gen/go/hone/event/v1"
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
 )
@@ -50,12 +48,17 @@ type judge struct {
 	db       driver.Conn
 	kafka    stream.Config
 	weaviate string
+	words    map[string][]*word // of reviewers
 
 	verdicts []*Verdict
 	findings []Finding
 	// What holds, by signal; filled by trail, read by the later checks. Only
 	// signals are held in memory, not events.
 	holds map[string]*held
+	// The decisions on reviews that hold, and the signals of all reviews; filled by
+	// decided.
+	stands   map[string]*curationv1.CurationEvent
+	signalOf map[string]string
 }
 
 // held is a signal as the trail has it, and what was decided on it.
@@ -87,7 +90,8 @@ func (j *judge) find(v *Verdict, kind, id, format string, args ...any) {
 // not look.
 func (j *judge) judge(ctx context.Context) error {
 	j.holds = map[string]*held{}
-	for _, look := range []func(context.Context) error{j.events, j.signals, j.decisions, j.exchanges, j.routeTopics, j.tables, j.cases, j.deadLetters} {
+	for _, look := range []func(context.Context) error{j.events, j.signals, j.decisions, j.exchanges, j.routeTopics, j.tables, j.cases,
+		j.decided, j.reviews, j.examples, j.answers, j.deadLetters} {
 		if err := look(ctx); err != nil {
 			return err
 		}
@@ -338,60 +342,42 @@ func fits(s *reading, routes []string) bool {
 func (j *judge) exchanges(ctx context.Context) error {
 	v := j.check("exchanges in Weaviate")
 	seen := map[string]bool{}
-	after := ""
-	for {
-		q := url.Values{"class": {"HoneExchange"}, "tenant": {"p-" + project}, "limit": {"500"}, "after": {after}}
-		var body bytes.Buffer
-		if err := get(ctx, j.weaviate+"/v1/objects?"+q.Encode(), &body); err != nil {
-			return fmt.Errorf("list exchanges: %w", err)
+	err := j.objects(ctx, "HoneExchange", func(object string, properties, payload []byte) error {
+		var p struct {
+			SignalID  string `json:"signal_id"`
+			CaseID    string `json:"case_id"`
+			Withdrawn bool
 		}
-		var page struct {
-			Objects []struct {
-				ID         string
-				Properties struct {
-					SignalID  string `json:"signal_id"`
-					CaseID    string `json:"case_id"`
-					Withdrawn bool
-					Payload   string
-				}
-			}
+		if err := json.Unmarshal(properties, &p); err != nil {
+			return fmt.Errorf("read exchange %s: %w", object, err)
 		}
-		if err := json.Unmarshal(body.Bytes(), &page); err != nil {
-			return fmt.Errorf("list exchanges: %w", err)
+		v.Found++
+		id := p.SignalID
+		h := j.holds[id]
+		if h == nil || h.signal == nil {
+			j.find(v, unknown, id, "exchange %s", object)
+			return nil
 		}
-		if len(page.Objects) == 0 {
-			break
+		if seen[id] || object != ids.UUID(project, id) {
+			j.find(v, doubled, id, "exchange %s", object)
 		}
-		for _, o := range page.Objects {
-			after = o.ID
-			v.Found++
-			id := o.Properties.SignalID
-			h := j.holds[id]
-			if h == nil || h.signal == nil {
-				j.find(v, unknown, id, "exchange %s", o.ID)
-				continue
-			}
-			if seen[id] || o.ID != ids.UUID(project, id) {
-				j.find(v, doubled, id, "exchange %s", o.ID)
-			}
-			seen[id] = true
-			data, err := base64.StdEncoding.DecodeString(o.Properties.Payload)
-			var e casesv1.Exchange
-			if err == nil {
-				err = proto.Unmarshal(data, &e)
-			}
-			if err != nil {
-				j.find(v, different, id, "exchange %s cannot be read: %v", o.ID, err)
-				continue
-			}
-			if s := e.GetPublished().GetSignal(); s.GetRevision() != h.revision || s.GetWithdrawn() != h.withdrawn || o.Properties.Withdrawn != h.withdrawn {
-				j.find(v, different, id, "exchange has revision %d, withdrawn %t; the newest is %d, withdrawn %t", s.GetRevision(), s.GetWithdrawn(), h.revision, h.withdrawn)
-			} else if !h.withdrawn && len(e.GetMoves()) > 0 {
-				h.caseID = o.Properties.CaseID // moved there after the decision, by a merge or split
-			} else if !h.withdrawn && o.Properties.CaseID != h.caseID {
-				j.find(v, different, id, "exchange is in case %q, the decision says %q", o.Properties.CaseID, h.caseID)
-			}
+		seen[id] = true
+		var e casesv1.Exchange
+		if err := proto.Unmarshal(payload, &e); err != nil {
+			j.find(v, different, id, "exchange %s cannot be read: %v", object, err)
+			return nil
 		}
+		if s := e.GetPublished().GetSignal(); s.GetRevision() != h.revision || s.GetWithdrawn() != h.withdrawn || p.Withdrawn != h.withdrawn {
+			j.find(v, different, id, "exchange has revision %d, withdrawn %t; the newest is %d, withdrawn %t", s.GetRevision(), s.GetWithdrawn(), h.revision, h.withdrawn)
+		} else if !h.withdrawn && len(e.GetMoves()) > 0 {
+			h.caseID = p.CaseID // moved there after the decision, by a merge or split
+		} else if !h.withdrawn && p.CaseID != h.caseID {
+			j.find(v, different, id, "exchange is in case %q, the decision says %q", p.CaseID, h.caseID)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	for id, h := range j.holds {
 		if h.signal == nil || h.withdrawn && !seen[id] {
@@ -470,11 +456,11 @@ func (j *judge) routeTopics(ctx context.Context) error {
 	return nil
 }
 
-// tables looks whether what the curator keeps is what was routed to it.
+// tables looks whether what the curator keeps, but for reviews, is what was routed
+// to it.
 func (j *judge) tables(ctx context.Context) error {
 	for _, t := range []struct{ name, where, route string }{
-		{"reviews", "state = 'open'", "human-review"},
-		{"dataset_rows", "1", "fine-tune"},
+		{"dataset_rows", "source != 'review'", "fine-tune"},
 		{"patches", "1", "prompt-patch"},
 		{"product_issues", "1", "product"},
 	} {
@@ -531,7 +517,7 @@ func (j *judge) cases(ctx context.Context) error {
 	}
 	v.Expected = len(want)
 	seen := map[string]bool{}
-	err := j.each(ctx, "SELECT case_id, negatives FROM cases", func(scan func(...any) error) error {
+	err := j.each(ctx, "SELECT case_id, negatives FROM cases WHERE state != 'merged' OR negatives > 0", func(scan func(...any) error) error {
 		var id string
 		var negatives uint32
 		if err := scan(&id, &negatives); err != nil {

@@ -92,6 +92,8 @@ type part struct {
 	died func(p *part, why error, failed bool)
 	// A service of Hone, which must never end by itself.
 	service bool
+	// As long as it is watched, which is longer than any fault.
+	living context.Context
 
 	fault sync.Mutex // one fault at a time
 
@@ -111,7 +113,7 @@ func (p *part) up(ctx context.Context) error {
 			p.mu.Lock()
 			p.now, p.killing = r, false
 			p.mu.Unlock()
-			go p.watch(ctx, r)
+			go p.watch(p.living, r)
 			return nil
 		}
 		select {
@@ -341,6 +343,7 @@ func (s *system) start(ctx context.Context) error {
 				return fmt.Errorf("migrate: %w", r.why())
 			}
 		}
+		p.living = ctx
 		if err := p.up(ctx); err != nil {
 			return err
 		}

@@ -28,7 +28,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	o := faults.Options{Progress: 10 * time.Second, Out: os.Stdout}
+	o := faults.Options{Reviews: 20, Progress: 10 * time.Second, Out: os.Stdout}
 	size := flag.String("size", "", "full: 1,000,000 events and 200 kills; empty: about 15 minutes")
 	events, kills := flag.Int("events", 0, "events instead of those of the size"), flag.Int("kills", 0, "kills instead of those of the size")
 	rate, gap := flag.Int("rate", -1, "events a second instead of those of the size; 0 for no bound"), flag.Duration("gap", 0, "mean time between faults instead of that of the size")
