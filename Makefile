@@ -177,8 +177,8 @@ bench-enrich: setup ## Events/s of the enricher for new and returning sessions a
 	cd services && go run ./enricher/internal/bench $(if $(filter full,$(SIZE)),-stored 10000000 -events 200000) $(ARGS)
 
 .PHONY: bench-query
-bench-query: setup ## The sample queries at 1,000,000 events, or SIZE=full for 10,000,000: median, p99, rows and bytes read, beside a plain scan
-	cd pkg && go run ./clickhouse/internal/benchquery $(if $(filter full,$(SIZE)),-events 10000000) $(ARGS)
+bench-query: setup ## The sample queries and trends at 1,000,000 events, or SIZE=full for 10,000,000: median, p99, rows and bytes read, beside a plain scan
+	cd services && go run ./enricher/internal/benchquery $(if $(filter full,$(SIZE)),-events 10000000) $(ARGS)
 
 .PHONY: bench-erase
 bench-erase: setup build ## Seconds to erase a user with 1,000 events among 1,000,000, or SIZE=full for 10,000,000, beside bare deletes; fails where the receipt is not true

@@ -4,6 +4,7 @@ package trends
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -193,61 +194,148 @@ func (p parameters) add(value string) string {
 	return "{" + name + ":String}"
 }
 
-// dimension is SQL: an interaction's value of d. Of the parts of an interaction
-// that came in several events it is the one that is not empty.
-func (p parameters) dimension(d Dimension) string {
-	if d == "" {
-		return "''"
-	}
+// column is SQL: the dimension d of an event.
+func (p parameters) column(d Dimension) string {
 	if tag, ok := strings.CutPrefix(string(d), "tag:"); ok {
-		return "max(tags[" + p.add(tag) + "])"
+		return "tags[" + p.add(tag) + "]"
 	}
-	return "max(toString(" + string(d) + "))"
+	return string(d)
+}
+
+// events is SQL: the project's events of interactions in the query's time.
+//
+// Rows of an event that was written twice are of one interaction, as are the
+// parts that came in several events, so that events need no FINAL.
+func (q Query) events(p parameters) string {
+	p["project"], p["from_ms"], p["to_ms"] = q.Project, q.From.UnixMilli(), q.To.UnixMilli()
+	return `FROM events_log
+    WHERE project_id = {project:String} AND type = 'interaction'
+        AND occurred_at >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC') AND occurred_at < fromUnixTimestamp64Milli({to_ms:Int64}, 'UTC')`
+}
+
+// interaction is SQL: sessions and interactions go by a hash of 64 bits. With ten
+// million of them two are taken for one once in some 300,000 projects, and
+// grouping is five times faster than by their ids.
+const interaction = "cityHash64(session_id, interaction_id) AS interaction"
+
+// having is SQL: the interactions that the filter and Values let through. Of
+// the values of its parts, an interaction has the greatest: the one that is not
+// empty.
+func (q Query) having(p parameters, by codes) string {
+	all := []string{"true"}
+	if len(q.Values) > 0 {
+		all = append(all, fmt.Sprintf("%s != %d", by.told(by.sql(p)), codeOther))
+	}
+	for _, c := range q.Filter {
+		column, value := p.column(c.Dimension), p.add(c.Value)
+		// The greatest is the value: a byte to each interaction, not a string.
+		all = append(all, fmt.Sprintf("max((%[1]s >= %[2]s) + (%[1]s > %[2]s)) = 1", column, value))
+	}
+	return strings.Join(all, " AND ")
+}
+
+// some is a query for at most so many of the values that d has in the query's
+// time, whatever the filter.
+func (q Query) some(d Dimension, limit int) (string, parameters) {
+	p := parameters{}
+	return line(fmt.Sprintf("SELECT DISTINCT %s AS value %s LIMIT %d", p.column(d), q.events(p), limit)), p
+}
+
+// top is a query for the values of d with the most interactions.
+func (q Query) top(by codes, d Dimension, limit int) (string, parameters) {
+	p := parameters{}
+	return line(fmt.Sprintf(`SELECT value
+FROM (SELECT %s, max(toString(%s)) AS value %s GROUP BY interaction HAVING %s)
+GROUP BY value
+ORDER BY count() DESC, value
+LIMIT %d`, interaction, p.column(d), q.events(p), q.having(p, by), limit)), p
+}
+
+// codes are the values of a dimension that are told apart, as numbers: a number
+// to each interaction is faster than a string, and takes less memory.
+type codes struct {
+	dimension Dimension
+	values    []string // in order, without the empty one
+	empty     bool     // the empty value is told apart too
+}
+
+// The empty value is the lowest, and the others are in their order, so that the
+// greatest of the parts of an interaction is the same as among strings. Where
+// parts contradict each other, values that are told apart go before others.
+const (
+	codeEmpty = iota
+	codeOther
+	codeFirst
+)
+
+func newCodes(d Dimension, values []string) codes {
+	c := codes{dimension: d, values: slices.Compact(slices.Sorted(slices.Values(values)))}
+	if len(c.values) > 0 && c.values[0] == "" {
+		c.values, c.empty = c.values[1:], true
+	}
+	return c
+}
+
+// sql is the code of an interaction, from all its events.
+func (c codes) sql(p parameters) string {
+	if c.dimension == "" {
+		return "toUInt8(0)"
+	}
+	values, numbers := []string{"''"}, []string{fmt.Sprint(codeEmpty)}
+	for i, v := range c.values {
+		values, numbers = append(values, p.add(v)), append(numbers, fmt.Sprint(codeFirst+i))
+	}
+	return fmt.Sprintf("max(toUInt8(transform(%s, [%s], [%s], %d)))", p.column(c.dimension), strings.Join(values, ", "), strings.Join(numbers, ", "), codeOther)
+}
+
+// told is SQL: the code in a column, but codeOther where it is not told apart.
+func (c codes) told(column string) string {
+	if c.empty {
+		return column
+	}
+	return fmt.Sprintf("greatest(%s, toUInt8(%d))", column, codeOther)
+}
+
+func (c codes) value(code uint8) string {
+	switch {
+	case code == codeEmpty:
+		return ""
+	case code == codeOther || int(code-codeFirst) >= len(c.values):
+		return Other
+	}
+	return c.values[code-codeFirst]
 }
 
 var spaces = regexp.MustCompile(`\s+`)
 
-// sql is the query and its parameters. Each row of its answer is a Cell.
+func line(sql string) string { return spaces.ReplaceAllString(sql, " ") }
+
+// sql counts by one dimension, and within each value of each of the strata on
+// its own. A row of its answer is a Cell, after the number of its stratum's
+// dimension, from 1.
 //
-// Sessions and interactions go by a hash of 64 bits: with ten million of them two
-// are taken for one once in some 300,000 projects, and grouping is five times
-// faster than by their ids. Rows of an event that was written twice are one
-// interaction, so that events need no FINAL.
-func (q Query) sql() (string, parameters) {
-	p := parameters{"project": q.Project, "from_ms": q.From.UnixMilli(), "to_ms": q.To.UnixMilli(), "category": q.Metric.category()}
-	having := []string{"true"}
-	for _, c := range q.Filter {
-		having = append(having, p.dimension(c.Dimension)+" = "+p.add(c.Value))
-	}
-	by, stratum := p.dimension(q.By), p.dimension(q.Stratum)
-	if len(q.Values) > 0 {
-		var values []string
-		for _, v := range q.Values {
-			values = append(values, p.add(v))
-		}
-		having = append(having, "by_value IN ("+strings.Join(values, ", ")+")")
-	}
-	top := func(column string, d Dimension, limit int) string {
-		if d == "" {
-			return column
-		}
-		return fmt.Sprintf("if(%[1]s IN (SELECT %[1]s FROM asked GROUP BY %[1]s ORDER BY count() DESC, %[1]s LIMIT %[2]d), %[1]s, '%[3]s')", column, limit, Other)
+// Only sessions with something that the share is of are clusters. All the rest
+// is one group, so that the second grouping is much smaller than the first.
+func (q Query) sql(by codes, strata []codes) (string, parameters) {
+	p := parameters{"category": q.Metric.category()}
+	events, having := q.events(p), q.having(p, by)
+	var columns, told []string
+	for i, c := range strata {
+		name := fmt.Sprintf("stratum_%d", i)
+		columns, told = append(columns, c.sql(p)+" AS "+name), append(told, c.told(name))
 	}
 	of, hit := q.Metric.counts()
-	text := fmt.Sprintf(`
+	return line(fmt.Sprintf(`
 WITH asked AS
 (
-    SELECT cityHash64(session_id, interaction_id) AS interaction, any(cityHash64(session_id)) AS session,
-        min(occurred_at) AS at, %[1]s AS by_value, %[2]s AS stratum
-    FROM events_log
-    WHERE project_id = {project:String} AND type = 'interaction'
-        AND occurred_at >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC') AND occurred_at < fromUnixTimestamp64Milli({to_ms:Int64}, 'UTC')
+    SELECT %[1]s, any(cityHash64(session_id)) AS session, min(occurred_at) AS at, %[2]s AS by_value, %[3]s
+    %[4]s
     GROUP BY interaction
-    HAVING %[3]s
+    HAVING %[5]s
 ),
 said AS
 (
-    SELECT cityHash64(session_id, interaction_id) AS interaction,
+    SELECT %[1]s,
         max(kind IN ('explicit', 'preference')) AS responded,
         max(kind IN ('explicit', 'preference') AND polarity = 'positive') AS good,
         max(kind IN ('explicit', 'preference') AND polarity = 'negative') AS bad,
@@ -260,20 +348,20 @@ said AS
 ),
 counted AS
 (
-    SELECT bucket, by_value, stratum, session,
-        count() AS interactions, sum(responded) AS responses, countIf(%[4]s) AS n, countIf((%[4]s) AND (%[5]s)) AS x
+    SELECT dimension, bucket, by_value, stratum, cluster,
+        count() AS interactions, sum(responded) AS responses, countIf(%[6]s) AS n, countIf((%[6]s) AND (%[7]s)) AS x
     FROM
     (
-        SELECT session, %[6]s AS bucket, %[7]s AS by_value, %[8]s AS stratum, responded, good, bad, in_category, implicit
+        SELECT if(%[6]s, session, 0) AS cluster, %[8]s AS bucket, %[9]s AS by_value, [%[10]s] AS strata, responded, good, bad, in_category, implicit
         FROM asked LEFT JOIN said USING (interaction)
     )
-    GROUP BY bucket, by_value, stratum, session
+    ARRAY JOIN strata AS stratum, arrayEnumerate(strata) AS dimension
+    GROUP BY dimension, bucket, by_value, stratum, cluster
 )
-SELECT bucket, by_value, stratum, sum(interactions), sum(responses),
+SELECT dimension, bucket, by_value, stratum, sum(interactions), sum(responses),
     toFloat64(countIf(n > 0)), toFloat64(sum(x)), toFloat64(sum(n)), toFloat64(sum(x * x)), toFloat64(sum(x * n)), toFloat64(sum(n * n))
 FROM counted
-GROUP BY bucket, by_value, stratum
-ORDER BY bucket, by_value, stratum`,
-		by, stratum, strings.Join(having, " AND "), of, hit, q.Bucket.sql(), top("by_value", q.By, q.Limit), top("stratum", q.Stratum, maxStrata))
-	return spaces.ReplaceAllString(text, " "), p
+GROUP BY dimension, bucket, by_value, stratum
+ORDER BY dimension, bucket, by_value, stratum`,
+		interaction, by.sql(p), strings.Join(columns, ", "), events, having, of, hit, q.Bucket.sql(), by.told("by_value"), strings.Join(told, ", "))), p
 }

@@ -47,13 +47,85 @@ func NewStore(conn driver.Conn) *Store {
 
 // Cells counts. Cells without interactions are missing.
 func (s *Store) Cells(ctx context.Context, q Query) ([]Cell, error) {
+	cells, err := s.count(ctx, q, q.Stratum)
+	if err != nil {
+		return nil, err
+	}
+	return cells[0], nil
+}
+
+// count counts as Cells does, once for each of the dimensions that strata are
+// values of, in one pass over the interactions.
+func (s *Store) count(ctx context.Context, q Query, strata ...Dimension) (_ [][]Cell, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("count trends: %w", err)
+		}
+	}()
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("count trends: %w", ctx.Err())
+		return nil, ctx.Err()
 	}
-	text, params := q.sql()
+	by := newCodes(q.By, q.Values)
+	if len(q.Values) == 0 {
+		if by, err = s.codes(ctx, q, by, q.By, q.Limit); err != nil {
+			return nil, err
+		}
+	}
+	within := make([]codes, len(strata))
+	for i, d := range strata {
+		if within[i], err = s.codes(ctx, q, by, d, maxStrata); err != nil {
+			return nil, err
+		}
+	}
+	text, params := q.sql(by, within)
+	out := make([][]Cell, len(strata))
+	err = s.query(ctx, text, params, func(rows driver.Rows) error {
+		var c Cell
+		var dimension uint32
+		var value, stratum uint8
+		err := rows.Scan(&dimension, &c.Bucket, &value, &stratum, &c.Interactions, &c.Responses,
+			&c.Clusters.Clusters, &c.X, &c.N, &c.XX, &c.XN, &c.NN)
+		if err != nil {
+			return err
+		}
+		i := dimension - 1
+		c.Value, c.Stratum = by.value(value), within[i].value(stratum)
+		out[i] = append(out[i], c)
+		return nil
+	})
+	return out, err
+}
+
+// codes finds the values of d that are told apart. Most dimensions have so few
+// that all are, and need not be counted for that. A value that is first seen
+// after this is among the others.
+func (s *Store) codes(ctx context.Context, q Query, by codes, d Dimension, limit int) (codes, error) {
+	if d == "" {
+		return newCodes(d, []string{""}), nil
+	}
+	text, params := q.some(d, limit+1)
+	values, err := s.strings(ctx, text, params)
+	if err == nil && len(values) > limit {
+		text, params = q.top(by, d, limit)
+		values, err = s.strings(ctx, text, params)
+	}
+	return newCodes(d, values), err
+}
+
+func (s *Store) strings(ctx context.Context, text string, params parameters) ([]string, error) {
+	var out []string
+	err := s.query(ctx, text, params, func(rows driver.Rows) error {
+		out = append(out, "")
+		return rows.Scan(&out[len(out)-1])
+	})
+	return out, err
+}
+
+// query calls each for each row of an answer.
+func (s *Store) query(ctx context.Context, text string, params parameters, each func(driver.Rows) error) error {
 	var args []any
 	for name, value := range params {
 		args = append(args, clickhouse.Named(name, value))
@@ -61,25 +133,20 @@ func (s *Store) Cells(ctx context.Context, q Query) ([]Cell, error) {
 	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{
 		"max_execution_time": int(maxQueryTime.Seconds()),
 		"max_memory_usage":   maxQueryMemory,
+		// Beyond this, groups go to disk: slower, but not refused.
+		"max_bytes_before_external_group_by": maxQueryMemory / 2,
 	}))
 	rows, err := s.conn.Query(ctx, text, args...)
 	if err != nil {
-		return nil, fmt.Errorf("count trends: %w", Classify(err))
+		return Classify(err)
 	}
 	defer rows.Close()
-	var out []Cell
 	for rows.Next() {
-		var c Cell
-		if err := rows.Scan(&c.Bucket, &c.Value, &c.Stratum, &c.Interactions, &c.Responses,
-			&c.Clusters.Clusters, &c.X, &c.N, &c.XX, &c.XN, &c.NN); err != nil {
-			return nil, fmt.Errorf("count trends: %w", err)
+		if err := each(rows); err != nil {
+			return err
 		}
-		out = append(out, c)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("count trends: %w", Classify(err))
-	}
-	return out, nil
+	return Classify(rows.Err())
 }
 
 // Classify marks what ClickHouse gave up because of its limits.

@@ -175,17 +175,17 @@ func (s *Store) Compare(ctx context.Context, q Query, a, b string, within []Dime
 	q.Bucket, q.Values, q.Limit = Whole, []string{a, b}, 2
 	var out []*trendsv1.Comparison
 	small := uint32(0)
-	for _, d := range append([]Dimension{""}, within...) {
-		q.Stratum = d
-		cells, err := s.Cells(ctx, q)
-		if err != nil {
-			return nil, 0, err
-		}
+	dimensions := append([]Dimension{""}, within...)
+	counted, err := s.count(ctx, q, dimensions...)
+	if err != nil {
+		return nil, 0, err
+	}
+	for i, d := range dimensions {
 		values := map[string][2][]Cell{}
 		if d == "" {
 			values[""] = [2][]Cell{}
 		}
-		for _, c := range cells {
+		for _, c := range counted[i] {
 			if c.Stratum == Other {
 				continue
 			}

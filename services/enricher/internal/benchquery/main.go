@@ -1,6 +1,6 @@
-// Benchquery times the sample queries of deploy/queries on an embedded
-// ClickHouse with as many events as wanted, beside a plain scan. Run it with
-// `make bench-query`.
+// Benchquery times the sample queries of deploy/queries, and trends, on an
+// embedded ClickHouse with as many events as wanted, beside a plain scan. Run it
+// with `make bench-query`.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -20,6 +21,8 @@ import (
 	"github.com/honeloop/hone/pkg/clickhouse"
 	"github.com/honeloop/hone/pkg/clickhouse/benchfill"
 	"github.com/honeloop/hone/pkg/embedded"
+
+	"github.com/honeloop/hone/services/enricher/internal/trends"
 )
 
 // scans are the yardsticks: what it costs to read columns without FINAL.
@@ -67,7 +70,12 @@ func run(ctx context.Context, events, runs int, queries, dir string) (err error)
 	if err := fill(ctx, c, events); err != nil {
 		return err
 	}
-	return measure(ctx, c, runs, queries)
+	conn, err := clickhouse.Open(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	return measure(ctx, c, trends.NewStore(conn), runs, queries)
 }
 
 // fill writes the data, unless they are there.
@@ -88,18 +96,18 @@ func fill(ctx context.Context, c benchfill.Client, events int) error {
 	return nil
 }
 
-func measure(ctx context.Context, c benchfill.Client, runs int, folder string) error {
+func measure(ctx context.Context, c benchfill.Client, store *trends.Store, runs int, folder string) error {
 	files, err := filepath.Glob(filepath.Join(folder, "*.sql"))
 	if err != nil || len(files) == 0 {
 		return fmt.Errorf("no queries in %s: %w", folder, errors.Join(err, os.ErrNotExist))
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "query\tdays\tmedian\tp99\trows read\tMB read\tpeak MB\t")
-	report := func(name, query, days string, params map[string]string) error {
+	report := func(name, days string, ask func() (benchfill.Cost, error)) error {
 		var took []time.Duration
 		var last benchfill.Cost
 		for i := range runs + 1 {
-			_, cost, err := c.Ask(ctx, query, params)
+			cost, err := ask()
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
@@ -113,8 +121,14 @@ func measure(ctx context.Context, c benchfill.Client, runs int, folder string) e
 			took[(len(took)*99-1)/100].Round(time.Millisecond/10), last.Rows, float64(last.Bytes)/1e6, float64(last.Memory)/1e6)
 		return nil
 	}
+	text := func(query string, params map[string]string) func() (benchfill.Cost, error) {
+		return func() (benchfill.Cost, error) {
+			_, cost, err := c.Ask(ctx, query, params)
+			return cost, err
+		}
+	}
 	for _, scan := range scans {
-		if err := report(scan.name, scan.query, "all", nil); err != nil {
+		if err := report(scan.name, "all", text(scan.query, nil)); err != nil {
 			return err
 		}
 	}
@@ -132,7 +146,14 @@ func measure(ctx context.Context, c benchfill.Client, runs int, folder string) e
 				continue // asks about all time anyway
 			}
 			params["days"] = days
-			if err := report(strings.TrimSuffix(filepath.Base(file), ".sql"), string(query), days, params); err != nil {
+			if err := report(strings.TrimSuffix(filepath.Base(file), ".sql"), days, text(string(query), params)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, days := range []int{7, 90, 400} {
+		for _, t := range trendQuestions(store, days) {
+			if err := report(t.name, strconv.Itoa(days), func() (benchfill.Cost, error) { return costOf(ctx, t.ask) }); err != nil {
 				return err
 			}
 		}
