@@ -230,6 +230,30 @@ func TestOTLPIsRetryableWhileKafkaIsAway(t *testing.T) {
 	}
 }
 
+// An exporter never sends again what is rejected in a partial success.
+func TestOTLPIsRetryableBeyondAKeysRate(t *testing.T) {
+	f := newFixture(t, func(cfg *Config) {
+		cfg.Limits.Batch = 1
+		cfg.Rate = RateConfig{Secret: 1, Publishable: 1, Burst: time.Second}
+	})
+	now := time.Now()
+	f.handler.intake.now = func() time.Time { return now }
+	if w := f.export("/v1/traces", marshal(t, exportOf("s"))); w.Code != http.StatusOK {
+		t.Fatalf("got %d", w.Code)
+	}
+	if w := f.export("/v1/traces", marshal(t, exportOf("s"))); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" {
+		t.Errorf("got %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
+	}
+	_, err := collectortrace.NewTraceServiceClient(serveGRPC(t, f)).Export(withKey(t, f.secret), exportOf("s"))
+	if st := status.Convert(err); st.Code() != codes.ResourceExhausted || len(st.Details()) != 1 {
+		t.Errorf("gRPC: %v", err)
+	}
+	now = now.Add(time.Second)
+	if w := f.export("/v1/traces", marshal(t, exportOf("s"))); w.Code != http.StatusOK {
+		t.Errorf("after the wait: got %d", w.Code)
+	}
+}
+
 func TestOTLPOverGRPC(t *testing.T) {
 	f := newFixture(t, func(cfg *Config) { cfg.MaxBody = 64 << 10 })
 	conn := serveGRPC(t, f)

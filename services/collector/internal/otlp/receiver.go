@@ -29,7 +29,8 @@ const retryAfter = time.Second
 // Options are what a Receiver needs of the collector.
 type Options struct {
 	// Take checks events and makes them durable. It returns one error for each
-	// event, nil for those that are durable; one that is Unavailable may work later.
+	// event, nil for those that are durable; one that is Unavailable or
+	// ResourceExhausted may work later.
 	Take func(context.Context, auth.Key, []*eventv1.Event) []*apierr.Error
 	// Authenticate finds the key of an HTTP request.
 	Authenticate func(*http.Request) (auth.Key, *apierr.Error)
@@ -115,8 +116,8 @@ func logSignal() signal {
 
 // export reads a body, maps it and makes its events durable. Nil and an answer
 // mean that all events are durable but those that the answer counts as rejected.
-// Unavailable means that the same request should be sent again; what of it is
-// durable already counts once all the same.
+// Unavailable and ResourceExhausted mean that the same request should be sent
+// again; what of it is durable already counts once all the same.
 func (r *Receiver) export(ctx context.Context, key auth.Key, sig signal, body []byte, json bool) (proto.Message, *apierr.Error) {
 	req := sig.request()
 	elements, err := 0, error(nil)
@@ -152,7 +153,7 @@ func (r *Receiver) export(ctx context.Context, key auth.Key, sig signal, body []
 		for i, e := range r.opts.Take(ctx, key, part) {
 			switch {
 			case e == nil:
-			case e.Code == codes.Unavailable:
+			case e.Code == codes.Unavailable || e.Code == codes.ResourceExhausted:
 				return nil, e
 			default:
 				why := e.Message
