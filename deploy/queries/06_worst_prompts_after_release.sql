@@ -19,7 +19,7 @@ FROM
         prompt_version, model_version, query,
         (session_id, interaction_id) IN (
             SELECT session_id, interaction_id FROM signals
-            WHERE project_id = {project:String} AND polarity = 'negative' AND NOT waiting) AS bad
+            WHERE project_id = {project:String} AND polarity = 'negative' AND NOT waiting AND occurred_at >= now() - toIntervalDay({days:UInt32})) AS bad
     FROM events
     WHERE project_id = {project:String} AND type = 'interaction' AND occurred_at >= now() - toIntervalDay({days:UInt32})
 )

@@ -25,7 +25,7 @@ FROM
             (session_id, interaction_id) IN (
                 SELECT session_id, interaction_id FROM signals
                 WHERE project_id = {project:String} AND polarity = 'negative' AND NOT waiting
-                    AND hasAny(categories, ['factually_incorrect', 'outdated', 'incomplete'])) AS wrong
+                    AND hasAny(categories, ['factually_incorrect', 'outdated', 'incomplete']) AND occurred_at >= now() - toIntervalDay({days:UInt32})) AS wrong
         FROM events
         WHERE project_id = {project:String} AND type = 'interaction' AND notEmpty(retrieved_sources) AND occurred_at >= now() - toIntervalDay({days:UInt32})
     )

@@ -8,7 +8,11 @@ SELECT
     count() AS waiting_signals,
     uniqExact(session_id) AS sessions,
     countIf(polarity = 'negative') AS negative,
-    countIf(session_id IN (SELECT session_id FROM events WHERE project_id = {project:String} AND type = 'interaction')) AS session_known,
+    countIf(session_id IN (
+        SELECT session_id FROM events
+        WHERE project_id = {project:String} AND type = 'interaction'
+            -- The trail is in the order of sessions: only these are read.
+            AND session_id IN (SELECT session_id FROM signals WHERE project_id = {project:String} AND waiting))) AS session_known,
     any(session_id) AS for_example
 FROM signals
 WHERE project_id = {project:String} AND waiting

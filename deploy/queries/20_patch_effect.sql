@@ -25,7 +25,7 @@ FROM
         patch, prompt_version, has(applied_patches, patch) AS with_it,
         (session_id, interaction_id) IN (
             SELECT session_id, interaction_id FROM signals
-            WHERE project_id = {project:String} AND polarity = 'negative' AND NOT waiting) AS bad
+            WHERE project_id = {project:String} AND polarity = 'negative' AND NOT waiting AND occurred_at >= now() - toIntervalDay({days:UInt32})) AS bad
     FROM events
     INNER JOIN
     (
