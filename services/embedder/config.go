@@ -136,13 +136,13 @@ func (c Config) joinThreshold(provider string) float64 {
 	return 0.70
 }
 
-// mergeThreshold is the same for the pass (DECISIONS.md 32).
+// mergeThreshold is the same for the pass (DECISIONS.md 32, 39).
 func (c Config) mergeThreshold(provider string) float64 {
 	switch {
 	case c.Cases.MergeThreshold > 0:
 		return c.Cases.MergeThreshold
 	case provider == embedding.ProviderHash:
-		return 0.52
+		return 0.51
 	}
-	return 0.70
+	return 0.67
 }

@@ -29,13 +29,20 @@ const (
 	maxPassCases = 5000 // cases of a project that a pass looks at, largest first
 	maxDirty     = 10_000
 
-	splitMin       = 4    // negative signals of each part of a mixture
-	splitBelow     = 0.15 // how far below the merge threshold the parts must lie
-	splitGap       = 0.12 // how much more alike each part must be within
+	splitBelow     = 0.01 // how far below the merge threshold the parts of a mixture lie
+	splitSample    = 300  // signals of a case that are compared with each other
+	maxParts       = 20   // that leave a case in one pass
 	otherCategory  = 0.05 // more similarity for a merge where no category is shared
 	summarizedFrom = 3    // negative signals
 	summaryTexts   = 3
 	typicalTexts   = 50 // that are looked for
+
+	// A case that people work on is split where it is two problems beyond doubt:
+	// so many negative signals in each part, so far below the merge threshold,
+	// and each part so much more alike within.
+	inHandMin   = 4
+	inHandBelow = 0.15
+	inHandGap   = 0.12
 )
 
 // pass looks, from time to time, at the cases of projects that got signals:
@@ -165,6 +172,9 @@ func (p *pass) project(ctx context.Context, project string) (int, error) {
 		clear(p.seen)
 	}
 	p.seen[project] = now
+	if n > 0 {
+		p.mark(project) // until nothing is found
+	}
 	return n, nil
 }
 
@@ -295,8 +305,8 @@ func (p *pass) look(ctx context.Context, project string, changed []*group, setti
 		for _, g := range chunk {
 			own := members[g.shown.GetCaseId()]
 			if settings.SplitMixtures && !slices.Contains(g.said.GetApart(), g.shown.GetCaseId()) {
-				if e := p.mixture(project, g, own); e != nil {
-					events = append(events, e)
+				if apart := p.mixtures(project, g, own); len(apart) > 0 {
+					events = append(events, apart...)
 					continue
 				}
 			}
@@ -316,64 +326,106 @@ func (p *pass) look(ctx context.Context, project string, changed []*group, setti
 	return events, due, nil
 }
 
-// mixture splits off a part of a case that is about something else: nil where
-// there is none. The part that is nearer to what the case is about stays.
-func (p *pass) mixture(project string, g *group, own []placed) *curationv1.CurationEvent {
-	stay, leave := bisect(own, g.shown.GetAnchor())
-	if len(stay) < splitMin || len(leave) < splitMin {
-		return nil
+// mixtures splits off the parts of a case that are about something else. The
+// part that has what the case is about stays.
+func (p *pass) mixtures(project string, g *group, own []placed) []*curationv1.CurationEvent {
+	own = slices.DeleteFunc(slices.Clone(own), func(m placed) bool { return !m.negative })
+	inHand := g.said.GetTitle() != "" || g.said.GetAssignee() != "" || g.said.GetAnswer() != nil || !slices.Contains([]string{"", stateNew}, g.said.GetState())
+	below := splitBelow
+	if inHand {
+		below = inHandBelow
 	}
-	across := similarity(mean(stay), mean(leave))
-	if across >= p.merge-splitBelow || min(within(stay), within(leave))-across < splitGap {
-		return nil
+	all := parts(own, p.merge-below)
+	stays := 0
+	has := func(part []placed) bool {
+		return slices.ContainsFunc(part, func(m placed) bool { return m.query == g.shown.GetAnchor() })
 	}
-	anchor := medoid(leave)
-	var names []string
-	for _, m := range leave[:min(len(leave), maxSplit)] {
-		names = append(names, m.signalID)
+	for i, part := range all[min(1, len(all)):] {
+		if !has(all[stays]) && (has(part) || len(part) > len(all[stays])) {
+			stays = i + 1
+		}
 	}
-	slices.Sort(names)
-	e := p.event(project, p.now(), append([]string{"split", g.shown.GetCaseId()}, names...)...)
-	note := fmt.Sprintf("two problems: their signals are %.2f alike, within each %.2f and %.2f", across, within(stay), within(leave))
-	e.Payload = splitEvent(project, e.GetCurationId(), g.shown.GetCaseId(), names, anchor.query, "", note, passAuthor)
-	return e
+	var events []*curationv1.CurationEvent
+	for i, leave := range all {
+		if i == stays || inHand && !apartInHand(all[stays], leave) || len(events) == maxParts {
+			continue
+		}
+		anchor := medoid(leave)
+		var names []string
+		for _, m := range leave[:min(len(leave), maxSplit)] {
+			names = append(names, m.signalID)
+		}
+		slices.Sort(names)
+		e := p.event(project, p.now(), append([]string{"split", g.shown.GetCaseId()}, names...)...)
+		note := fmt.Sprintf("another problem: its signals are %.2f like the others", similarity(mean(leave), mean(all[stays])))
+		e.Payload = splitEvent(project, e.GetCurationId(), g.shown.GetCaseId(), names, anchor.query, "", note, passAuthor)
+		events = append(events, e)
+	}
+	return events
 }
 
-// bisect divides the negative members around two of them that are far apart;
-// the part with the anchor, or else the larger one, comes first.
-func bisect(own []placed, anchor string) (stay, leave []placed) {
-	own = slices.DeleteFunc(slices.Clone(own), func(m placed) bool { return !m.negative })
-	if len(own) < 2*splitMin {
-		return nil, nil
+// apartInHand says whether two parts of a case that people work on are two
+// problems beyond doubt.
+func apartInHand(stay, leave []placed) bool {
+	return len(stay) >= inHandMin && len(leave) >= inHandMin &&
+		min(within(stay), within(leave))-similarity(mean(stay), mean(leave)) >= inHandGap
+}
+
+// parts joins the two parts whose members are on average most alike, beginning
+// with each member alone, as long as those are at least so alike: the order in
+// which signals came has no effect. Of a large case a sample is compared; the
+// others follow the part that is most like them.
+func parts(own []placed, alike float64) [][]placed {
+	sample := own[:min(len(own), splitSample)]
+	all := make([][]placed, len(sample))
+	sums := make([][]float64, len(sample)) // of similarities between the members of two parts
+	for i, m := range sample {
+		all[i], sums[i] = []placed{m}, make([]float64, len(sample))
+		for j := range i {
+			sums[i][j] = similarity(m.vector, sample[j].vector)
+			sums[j][i] = sums[i][j]
+		}
 	}
-	farthest := func(v []float32) []float32 {
-		return slices.MinFunc(own, func(a, b placed) int {
-			return cmp.Compare(similarity(a.vector, v), similarity(b.vector, v))
-		}).vector
-	}
-	one := farthest(mean(own))
-	other := farthest(one)
-	for range 8 {
-		stay, leave = nil, nil
-		for _, m := range own {
-			if similarity(m.vector, one) >= similarity(m.vector, other) {
-				stay = append(stay, m)
-			} else {
-				leave = append(leave, m)
+	for {
+		from, into, top := 0, 0, alike
+		for i := range all {
+			for j := range i {
+				if near := sums[i][j] / float64(len(all[i])*len(all[j])); near >= top && (from == 0 || near > top) {
+					from, into, top = i, j, near
+				}
 			}
 		}
-		if len(stay) == 0 || len(leave) == 0 {
-			return nil, nil
+		if from == 0 {
+			break
 		}
-		one, other = unit(mean(stay)), unit(mean(leave))
+		all[into] = append(all[into], all[from]...)
+		for k := range all {
+			sums[into][k] += sums[from][k]
+			sums[k][into] = sums[into][k]
+		}
+		last := len(all) - 1
+		all[from], sums[from] = all[last], sums[last]
+		for k := range all {
+			sums[k][from] = sums[k][last]
+		}
+		all, sums = all[:last], sums[:last]
 	}
-	has := func(part []placed) bool {
-		return slices.ContainsFunc(part, func(m placed) bool { return m.query == anchor })
+	if len(all) > 1 {
+		means := make([][]float32, len(all))
+		for i, part := range all {
+			means[i] = mean(part)
+		}
+		for _, m := range own[len(sample):] {
+			best := 0
+			for i := range means {
+				if similarity(m.vector, means[i]) > similarity(m.vector, means[best]) {
+					best = i
+				}
+			}
+			all[best] = append(all[best], m)
+		}
 	}
-	if has(leave) && !has(stay) || has(leave) == has(stay) && len(leave) > len(stay) {
-		return leave, stay
-	}
-	return stay, leave
+	return all
 }
 
 // typical are the queries of a case's negative members, each once, most typical
@@ -534,12 +586,4 @@ func mean(members []placed) []float32 {
 func within(members []placed) float64 {
 	m, n := mean(members), float64(len(members))
 	return (embedding.Similarity(m, m)*n - 1) / (n - 1)
-}
-
-func unit(v []float32) []float32 {
-	out := slices.Clone(v)
-	if !embedding.Normalize(out) {
-		return v
-	}
-	return out
 }

@@ -3,6 +3,8 @@ package embedder
 import (
 	"context"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -126,36 +128,145 @@ func TestThePassLeavesApart(t *testing.T) {
 func TestThePassSplitsMixtures(t *testing.T) {
 	h := newHarness(t)
 	var in []*signalv1.Signal
-	for i, angle := range []int{0, -38, 38, -39, 39, -40, 40, -37, 37} {
+	for i, angle := range []int{0, 3, -3, 38, 40, -40} { // all near the founder, and three problems
 		in = append(in, signal(fmt.Sprint("s", i+1), negative, fmt.Sprint(angle)))
 	}
 	h.send(in...)
-	if c := h.stored(founded("s1")); c.GetNegatives() != 9 {
+	if c := h.stored(founded("s1")); c.GetNegatives() != 6 {
 		t.Fatalf("case = %v", c)
 	}
 	p, once := h.pass(0.9)
-	if got := once(); !slices.Equal(got, []string{"CaseSplit"}) {
-		t.Fatalf("events: %v", got)
+	if got := once(); !slices.Equal(got, []string{"CaseSplit", "CaseSplit"}) || !p.dirty["p"] {
+		t.Fatalf("events: %v, to be gone on with: %v", got, p.dirty)
 	}
-	a := h.stored(founded("s1"))
-	if a.GetNegatives() != 5 || !slices.Contains(a.GetExamples(), "0") {
-		t.Errorf("the old one: %v", a)
+	if a := h.stored(founded("s1")); a.GetNegatives() != 3 || !slices.Contains(a.GetExamples(), "0") {
+		t.Errorf("what stays: %v", a)
 	}
 	checkCounts(t, h)
 	h.again()
 	edits, err := h.caseAPI().ListCaseEdits(as("p"), &casesv1.ListCaseEditsRequest{CaseId: founded("s1")})
-	if err != nil || len(edits.GetEdits()) != 1 || !strings.Contains(edits.GetEdits()[0].GetEvent().GetCaseSplit().GetNote(), "two problems") {
-		t.Errorf("edits = %v, %v", edits, err)
+	if err != nil || len(edits.GetEdits()) != 2 {
+		t.Fatalf("edits = %v, %v", edits, err)
+	}
+	left := map[string]uint32{}
+	for _, e := range edits.GetEdits() {
+		s := e.GetEvent().GetCaseSplit()
+		if !strings.Contains(s.GetNote(), "another problem") {
+			t.Errorf("note %q", s.GetNote())
+		}
+		left[s.GetAnchor()] = h.stored(s.GetNewCaseId()).GetNegatives()
+	}
+	if !maps.Equal(left, map[string]uint32{"38": 2, "-40": 1}) {
+		t.Errorf("what left: %v", left)
+	}
+	once() // words
+	if got := once(); len(got) != 0 {
+		t.Errorf("then: %v", got)
 	}
 	// What somebody takes back stays so.
-	h.undo(founded("s1"), "")
+	for _, e := range edits.GetEdits() {
+		h.undo(founded("s1"), editID(e))
+	}
 	h.send(signal("s20", negative, "38"))
 	clear(p.seen)
 	if got := once(); slices.Contains(got, "CaseSplit") {
 		t.Errorf("after undo: %v", got)
 	}
-	if a := h.stored(founded("s1")); a.GetNegatives() != 10 {
+	if a := h.stored(founded("s1")); a.GetNegatives() != 7 {
 		t.Errorf("after undo: %v", a)
+	}
+}
+
+func TestThePassSplitsWhatPeopleWorkOnOnlyBeyondDoubt(t *testing.T) {
+	for name, tt := range map[string]struct {
+		angles []int
+		want   []string
+	}{
+		"a few others": {[]int{0, 3, -3, 38, 40, -40}, nil},
+		"two problems": {[]int{0, -38, 38, -39, 39, -40, 40, -37, 37}, []string{"CaseSplit"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			for i, angle := range tt.angles {
+				h.send(signal(fmt.Sprint("s", i+1), negative, fmt.Sprint(angle)))
+			}
+			triaged := stateTriaged
+			h.update(founded("s1"), func(r *casesv1.UpdateCaseRequest) { r.State = &triaged })
+			_, once := h.pass(0.9)
+			got := slices.DeleteFunc(once(), func(e string) bool { return e == "CaseSummarized" })
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("events: %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestThePassComesToTheSameCasesInAnyOrder(t *testing.T) {
+	problems := [][]int{{-4, -2, 0, 2, 4}, {36, 38, 40, 42, 44}, {76, 78, 80, 82, 84}} // a founder at 40 takes from all three
+	for seed := range uint64(20) {
+		h := newHarness(t)
+		all := slices.Concat(problems...)
+		rand.New(rand.NewPCG(seed, 0)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		p, once := h.pass(0.9)
+		for i, angle := range all {
+			h.send(signal(fmt.Sprint("s", 100+angle), negative, fmt.Sprint(angle)))
+			if i%4 == 0 {
+				once()
+			}
+		}
+		for n := 1; n > 0; n = len(once()) {
+			delete(p.dirty, "p")
+		}
+		if p.dirty["p"] {
+			t.Errorf("seed %d: nothing is found, and it goes on", seed)
+		}
+		var names []string
+		for _, angle := range all {
+			names = append(names, fmt.Sprint("s", 100+angle))
+		}
+		members, err := readMembersOf(t.Context(), h.index, "p", names)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, cases := map[string]string{}, map[string]bool{}
+		for _, m := range members {
+			in[m.signalID], cases[m.caseID] = m.caseID, true
+		}
+		for _, angles := range problems {
+			for _, angle := range angles[1:] {
+				if a, b := fmt.Sprint("s", 100+angles[0]), fmt.Sprint("s", 100+angle); in[a] != in[b] {
+					t.Errorf("seed %d, order %v: %s and %s are in two cases", seed, all, a, b)
+				}
+			}
+		}
+		if len(cases) != len(problems) {
+			t.Errorf("seed %d, order %v: %d cases", seed, all, len(cases))
+		}
+		checkCounts(t, h)
+	}
+}
+
+func TestPartsOfALargeCaseAreOfOneKind(t *testing.T) {
+	var own []placed
+	for i := range 3 * splitSample {
+		angle := 10*(i%3/2) + i%2*90 // 0, 90, 10, 90, 0, 100: two directions
+		vectors, err := (&angles{}).Embed(t.Context(), []string{fmt.Sprint(angle)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		own = append(own, placed{signalID: fmt.Sprintf("s%04d", i), query: fmt.Sprint(angle), negative: true, vector: vectors[0]})
+	}
+	all := parts(own, 0.8)
+	if len(all) != 2 || len(all[0])+len(all[1]) != len(own) {
+		t.Fatalf("%d parts", len(all))
+	}
+	for _, part := range all {
+		if within(part) < 0.98 {
+			t.Errorf("a part of %d is %.2f alike", len(part), within(part))
+		}
+	}
+	if got := parts(nil, 0.8); len(got) != 0 {
+		t.Errorf("parts of nothing: %v", got)
 	}
 }
 
