@@ -43,7 +43,7 @@ func (a *api) positives(ctx context.Context, project string, q question, caseIDs
 		}
 		s := e.GetPublished().GetSignal()
 		answer := s.GetInteraction().GetOutput()
-		if answer == "" || seen[answer] || memberCase(e) == "" || s.GetPolarity() != positive ||
+		if len(out) == q.positives || answer == "" || seen[answer] || memberCase(e) == "" || s.GetPolarity() != positive ||
 			s.GetConfidence() < minApproved || s.GetDissatisfaction() > maxDissatisfaction {
 			continue
 		}

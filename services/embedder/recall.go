@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -226,43 +227,54 @@ func (a *api) recall(ctx context.Context, project string, q question) (*recallv1
 		return r.Similarity < q.minSimilarity || r.Relevance < least
 	})
 	with.prefer(ranked, q.metadata)
-	if ranked = ranked[:min(len(ranked), q.k+spareCases)]; len(ranked) == 0 {
-		return resp, nil
+	ranked = ranked[:min(len(ranked), q.k+spareCases)]
+	f := &filling{api: a, project: project, q: q, with: with, at: map[string]*recallv1.Guidance{}, resp: resp}
+	// The spare ones are read only where some of the first are muted or merged.
+	for n := min(len(ranked), q.k); n > 0 && len(resp.GetGuidance()) < q.k; n = len(ranked) {
+		if err := f.add(ctx, ranked[:n]); err != nil {
+			return nil, fmt.Errorf("read cases: %w", err)
+		}
+		ranked = ranked[n:]
 	}
-	return resp, a.fill(ctx, project, q, ranked, with, resp)
+	resp.Positives, err = a.positives(ctx, project, q, slices.Collect(maps.Keys(f.at)))
+	return resp, err
 }
 
-// fill reads the ranked cases into an answer: what they are, what was said of
-// them, and what people approved, at once.
-func (a *api) fill(ctx context.Context, project string, q question, ranked []relevance.Ranked, with seenWith, resp *recallv1.RecallResponse) error {
+// filling puts ranked cases into an answer.
+type filling struct {
+	*api
+	project string
+	q       question
+	with    seenWith
+	at      map[string]*recallv1.Guidance // by case
+	resp    *recallv1.RecallResponse
+}
+
+// add reads cases, and what was said of them.
+func (f *filling) add(ctx context.Context, ranked []relevance.Ranked) error {
 	var names []string
 	for _, r := range ranked {
 		names = append(names, r.Case)
 	}
 	var objects map[string]vector.Object
 	var said map[string]saidOf
-	var approved []*recallv1.PositiveExample
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		objects, err = a.index.Get(gctx, vector.Cases, project, uuids(project, names), false)
+		objects, err = f.index.Get(gctx, vector.Cases, f.project, uuids(f.project, names), false)
 		return err
 	})
 	g.Go(func() (err error) {
-		said, err = readSaid(gctx, a.index, project, names)
-		return err
-	})
-	g.Go(func() (err error) {
-		approved, err = a.positives(gctx, project, q, names)
+		said, err = readSaid(gctx, f.index, f.project, names)
 		return err
 	})
 	if err := g.Wait(); err != nil {
-		return fmt.Errorf("read cases: %w", err)
+		return err
 	}
 	var found []relevance.Ranked
 	var cases []*casesv1.Case
 	merged := false
 	for _, r := range ranked {
-		o, ok := objects[ids.UUID(project, r.Case)]
+		o, ok := objects[ids.UUID(f.project, r.Case)]
 		if !ok {
 			continue // an exchange is written before the case that it founds
 		}
@@ -275,7 +287,7 @@ func (a *api) fill(ctx context.Context, project string, q question, ranked []rel
 		found, cases = append(found, r), append(cases, c)
 	}
 	if merged {
-		if err := a.followMerged(ctx, project, cases); err != nil {
+		if err := f.followMerged(ctx, f.project, cases); err != nil {
 			return err
 		}
 		names = names[:0]
@@ -283,33 +295,27 @@ func (a *api) fill(ctx context.Context, project string, q question, ranked []rel
 			names = append(names, c.GetCaseId())
 		}
 		var err error
-		if said, err = readSaid(ctx, a.index, project, names); err != nil {
+		if said, err = readSaid(ctx, f.index, f.project, names); err != nil {
 			return err
 		}
 	}
-	at := map[string]*recallv1.Guidance{}
 	for i, c := range cases {
 		if !recallable(c.GetState()) {
 			continue
 		}
-		if g := at[c.GetCaseId()]; g != nil { // another that was merged into it
+		if g := f.at[c.GetCaseId()]; g != nil { // another that was merged into it
 			g.Relevance += found[i].Relevance
 			continue
 		}
-		if len(resp.Guidance) == q.k {
+		if len(f.resp.Guidance) == f.q.k {
 			break
 		}
 		g := &recallv1.Guidance{
 			Case: c, Similarity: found[i].Similarity, Relevance: found[i].Relevance,
-			Differs: with.differs(found[i].Case, q.metadata), Patches: said[c.GetCaseId()].patches,
+			Differs: f.with.differs(found[i].Case, f.q.metadata), Patches: said[c.GetCaseId()].patches,
 		}
-		at[c.GetCaseId()] = g
-		resp.Guidance = append(resp.Guidance, g)
-	}
-	for _, p := range approved {
-		if at[p.GetCaseId()] != nil && len(resp.Positives) < q.positives {
-			resp.Positives = append(resp.Positives, p)
-		}
+		f.at[c.GetCaseId()] = g
+		f.resp.Guidance = append(f.resp.Guidance, g)
 	}
 	return nil
 }

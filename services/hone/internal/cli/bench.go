@@ -96,9 +96,10 @@ an embedding and one search of the exchanges, in the same run, taking turns.`,
 			var rows [][]string
 			for _, r := range report.Rows {
 				rows = append(rows, []string{fmt.Sprint(r.Clients), r.What, fmt.Sprintf("%.1f", r.P50Millis), fmt.Sprintf("%.1f", r.P99Millis),
-					fmt.Sprintf("%.0f", r.PerSecond), fmt.Sprintf("%.2f", r.P50Ratio), fmt.Sprintf("%.2f", r.P99Ratio), fmt.Sprint(r.Failed)})
+					fmt.Sprintf("%.0f", r.PerSecond), fmt.Sprintf("%.2f", r.P50Ratio), fmt.Sprintf("%.2f", r.P99Ratio),
+					fmt.Sprintf("%.1f", r.CPUMillis), fmt.Sprintf("%.2f", r.CPURatio), fmt.Sprint(r.Failed)})
 			}
-			return table(cmd.OutOrStdout(), []string{"clients", "what", "p50 ms", "p99 ms", "per second", "p50 of bare", "p99 of bare", "gave up"}, rows)
+			return table(cmd.OutOrStdout(), []string{"clients", "what", "p50 ms", "p99 ms", "per second", "p50 of bare", "p99 of bare", "CPU ms", "CPU of bare", "gave up"}, rows)
 		},
 	}
 	f := cmd.Flags()

@@ -16,7 +16,7 @@ import (
 
 // stages are what can be replayed; a stage's group is "hone-" and its name.
 func stages() []string {
-	return []string{"enricher", "embedder", "embedder-curation", "router", "curator", "curator-curation"}
+	return []string{"enricher", "embedder", "embedder-curation", "embedder-patches", "router", "curator", "curator-curation"}
 }
 
 // replayStalled is how long a replayed stage may do nothing before the command
@@ -59,11 +59,13 @@ again downstream what it said before, with the same ids. Stages:
   enricher           reads hone.events again, announces the signals that are stored
   embedder           reads hone.signals again, announces each signal's case
   embedder-curation  reads hone.curation again, puts reviewers' answers into cases
+  embedder-patches   reads hone.patches again, keeps the same prompt patches
   router             reads hone.cases again, announces the decisions that are stored
   curator            reads hone.route.* again, writes the same reviews, examples, patches
   curator-curation   reads hone.curation again, writes the same answers of reviewers
 
-History reaches back as far as the topics keep it (7 days; hone.curation for ever).`,
+History reaches back as far as the topics keep it (7 days; hone.curation and
+hone.patches for ever).`,
 		Example: `  hone replay --stage enricher --from-time 2h --dry-run
   hone replay --stage embedder --from-time 2026-01-31T09:00:00Z
   hone replay --stage enricher --from-time 2026-01-30 --to-time 2026-01-31
