@@ -220,7 +220,8 @@ func (e *editing) planSummary(ctx context.Context, p *curationv1.CaseSummarized)
 }
 
 // planMerge makes all members of one case members of another. The one that
-// stays takes over an answer where it has none.
+// stays takes over an answer where it has none. What people put together, the
+// pass does not split.
 func (e *editing) planMerge(ctx context.Context, p *curationv1.CaseMerged) (string, error) {
 	into, err := e.follow(ctx, e.project, p.GetIntoCaseId(), e.cases)
 	if err != nil {
@@ -249,6 +250,9 @@ func (e *editing) planMerge(ctx context.Context, p *curationv1.CaseMerged) (stri
 		if said.GetAnswer() == nil && from.curated.GetAnswer() != nil {
 			said.Answer, said.State, said.SolvedAt = from.curated.GetAnswer(), from.curated.GetState(), from.curated.GetSolvedAt()
 		}
+		if p.GetBy() != passAuthor || slices.Contains(from.curated.GetApart(), from.id) {
+			apart(said, into.id)
+		}
 	})
 	gone := curatedOf(from)
 	gone.MergedInto, gone.MergedBy = into.id, e.event.GetCurationId()
@@ -257,12 +261,14 @@ func (e *editing) planMerge(ctx context.Context, p *curationv1.CaseMerged) (stri
 	return "", nil
 }
 
-// planSplit makes some members of a case members of a new one.
+// planSplit makes some members of a case members of a new one. What people took
+// apart, the pass does not merge, nor split once more.
 func (e *editing) planSplit(ctx context.Context, p *curationv1.CaseSplit) (string, error) {
 	from, refused, err := e.one(ctx, p.GetCaseId())
 	if from == nil {
 		return refused, err
 	}
+	byPeople := p.GetBy() != passAuthor
 	wanted := map[string]bool{}
 	for _, id := range p.GetSignalIds() {
 		if _, ok := from.members[id]; ok {
@@ -298,8 +304,16 @@ func (e *editing) planSplit(ctx context.Context, p *curationv1.CaseSplit) (strin
 	e.cases[to.id] = to
 	e.says(to, func(said *casesv1.CaseCuration) {
 		said.Title, said.Anchor = p.GetTitle(), p.GetAnchor()
+		if byPeople {
+			apart(said, from.id)
+			apart(said, to.id)
+		}
 	})
-	e.said = append(e.said, curatedOf(from))
+	rest := curatedOf(from)
+	if byPeople {
+		apart(rest, to.id)
+	}
+	e.said = append(e.said, rest)
 	add := e.moved(from.id)
 	e.moves = []move{{from, to, func(x *casesv1.Exchange) ([]*casesv1.Move, bool) {
 		moves, _ := add(x)
@@ -390,7 +404,11 @@ func (e *editing) unmerge(ctx context.Context, p *curationv1.CaseMerged, half bo
 	if refused := e.restore(into, half); refused != "" {
 		return refused, nil
 	}
-	apart(e.said[len(e.said)-1], from.id)
+	whole := e.said[len(e.said)-1]
+	if !slices.Contains(e.undone.GetBefore().GetApart(), into.id) {
+		whole.Apart = slices.DeleteFunc(whole.Apart, func(id string) bool { return id == into.id }) // the pass may split it again
+	}
+	apart(whole, from.id)
 	free := curatedOf(from)
 	free.MergedInto, free.MergedBy = "", ""
 	apart(free, into.id)

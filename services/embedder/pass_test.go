@@ -201,6 +201,41 @@ func TestThePassSplitsWhatPeopleWorkOnOnlyBeyondDoubt(t *testing.T) {
 	}
 }
 
+// What people put together or took apart, by hand, is theirs.
+func TestThePassLeavesMergesAndSplitsOfPeople(t *testing.T) {
+	t.Run("merge", func(t *testing.T) {
+		h := newHarness(t)
+		for i, angle := range []int{0, 1, 2, 3, 90, 91, 92, 93} { // different words for one thing
+			h.send(signal(fmt.Sprint("s", i+1), negative, fmt.Sprint(angle)))
+		}
+		h.merge(founded("s5"), founded("s1"))
+		p, once := h.pass(0.9)
+		if got := once(); slices.Contains(got, "CaseSplit") {
+			t.Errorf("events: %v", got)
+		}
+		// Without the merge, the case is the pass's again.
+		h.undo(founded("s5"), "")
+		h.send(signal("s9", negative, "40"), signal("s10", negative, "40"), signal("s11", negative, "41"))
+		clear(p.seen)
+		if got := once(); !slices.Contains(got, "CaseSplit") {
+			t.Errorf("after undo: %v", got)
+		}
+	})
+	t.Run("split", func(t *testing.T) {
+		h := newHarness(t)
+		for i, angle := range []int{0, 1, 2, 3, 4} {
+			h.send(signal(fmt.Sprint("s", i+1), negative, fmt.Sprint(angle)))
+		}
+		if _, err := h.caseAPI().SplitCase(as("p"), &casesv1.SplitCaseRequest{CaseId: founded("s1"), SignalIds: []string{"s4", "s5"}}); err != nil {
+			t.Fatal(err)
+		}
+		_, once := h.pass(0.9)
+		if got := once(); slices.Contains(got, "CaseMerged") {
+			t.Errorf("events: %v", got)
+		}
+	})
+}
+
 func TestThePassComesToTheSameCasesInAnyOrder(t *testing.T) {
 	problems := [][]int{{-4, -2, 0, 2, 4}, {36, 38, 40, 42, 44}, {76, 78, 80, 82, 84}} // a founder at 40 takes from all three
 	for seed := range uint64(20) {
