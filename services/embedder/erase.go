@@ -3,6 +3,7 @@ package embedder
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -18,16 +19,10 @@ import (
 // query that stands for a case gives way to another member's, and what was written
 // from the members goes. What people said in their own words stays. It returns the
 // cases that changed.
+//
+// What is stored of that elsewhere waits for forgetStored.
 func (a *assignment) forget(ctx context.Context, s *signalv1.Signal, last *casesv1.Exchange) ([]*caseState, error) {
-	from := []string{foundedBy(s)}
-	if id := last.GetPublished().GetCase().GetCaseId(); id != "" {
-		from = append(from, id)
-	}
-	for _, m := range last.GetMoves() {
-		from = append(from, m.GetFromCaseId())
-	}
-	slices.Sort(from)
-	from = slices.Compact(from)
+	from := quotedBy(s, last)
 	var said quotes
 	if b := last.GetPublished().GetSignal(); b != nil {
 		said = quotes{b.GetInteraction().GetQuery(), shorten(b.GetInteraction().GetQuery(), maxShort), b.GetComment()}
@@ -58,10 +53,59 @@ func (a *assignment) forget(ctx context.Context, s *signalv1.Signal, last *cases
 		c.touch()
 		touched = append(touched, c)
 	}
-	if err := a.forgetEdits(ctx, from, said); err != nil {
-		return nil, err
+	for _, id := range from {
+		a.forgotten[id] = append(a.forgotten[id], said...)
 	}
-	return touched, a.forgetSnapshots(ctx, s, from, said)
+	for id, e := range a.known {
+		if a.wrote[id] != nil && said.in(e.GetPublished().GetCase()) {
+			e.Published.Case = withoutTexts(e.Published.Case)
+		}
+	}
+	return touched, nil
+}
+
+// quotedBy are the cases that a signal may have left words in.
+func quotedBy(s *signalv1.Signal, last *casesv1.Exchange) []string {
+	from := []string{foundedBy(s)}
+	if id := last.GetPublished().GetCase().GetCaseId(); id != "" {
+		from = append(from, id)
+	}
+	for _, m := range last.GetMoves() {
+		from = append(from, m.GetFromCaseId())
+	}
+	slices.Sort(from)
+	return slices.Compact(from)
+}
+
+// forgetStored takes what the batch's erased signals said out of changes of their
+// cases and out of other members. It reads each case once, and so many at a time
+// that one list has all of them.
+func (a *assignment) forgetStored(ctx context.Context) error {
+	for names := slices.Sorted(maps.Keys(a.forgotten)); len(names) > 0; {
+		n, members := 0, 0
+		for n < len(names) && n < casesPerRead {
+			c := a.cases[names[n]]
+			if c != nil && n > 0 && members+len(c.members) > membersPerRead {
+				break
+			}
+			if c != nil {
+				members += len(c.members)
+			}
+			n++
+		}
+		var said quotes
+		for _, id := range names[:n] {
+			said = append(said, a.forgotten[id]...)
+		}
+		if err := a.forgetEdits(ctx, names[:n], said); err != nil {
+			return err
+		}
+		if err := a.forgetSnapshots(ctx, names[:n]); err != nil {
+			return err
+		}
+		names = names[n:]
+	}
+	return nil
 }
 
 // quotes are the texts of an erased signal.
@@ -143,12 +187,7 @@ func (a *assignment) forgetEdits(ctx context.Context, caseIDs []string, said quo
 
 // forgetSnapshots takes the texts out of what the other members of cases remember
 // of them as they stood. A later version of the case has been published by then.
-func (a *assignment) forgetSnapshots(ctx context.Context, s *signalv1.Signal, caseIDs []string, said quotes) error {
-	for id, e := range a.known {
-		if a.wrote[id] != nil && said.in(e.GetPublished().GetCase()) {
-			e.Published.Case = withoutTexts(e.Published.Case)
-		}
-	}
+func (a *assignment) forgetSnapshots(ctx context.Context, caseIDs []string) error {
 	objects, err := a.store.index.List(ctx, vector.Exchanges, a.project, vector.ListQuery{
 		Filter: vector.In("case_id", caseIDs...), Limit: vector.MaxResults, Vectors: true})
 	if err != nil {
@@ -161,7 +200,7 @@ func (a *assignment) forgetSnapshots(ctx context.Context, s *signalv1.Signal, ca
 			return err
 		}
 		id := e.GetPublished().GetSignal().GetSignalId()
-		if id == s.GetSignalId() || a.wrote[id] != nil || !said.in(e.GetPublished().GetCase()) {
+		if a.wrote[id] != nil || !a.forgotten[memberCase(e)].in(e.GetPublished().GetCase()) {
 			continue
 		}
 		e.Published.Case = withoutTexts(e.Published.Case)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,7 +12,9 @@ import (
 
 	signalv1 "github.com/honeloop/hone/proto/gen/go/hone/signal/v1"
 
+	"github.com/honeloop/hone/pkg/projects"
 	"github.com/honeloop/hone/pkg/telemetry"
+	"github.com/honeloop/hone/pkg/vector"
 	"github.com/honeloop/hone/pkg/vector/vectortest"
 )
 
@@ -113,4 +116,49 @@ func TestAnErasureDuringAReindexReachesBothSpaces(t *testing.T) {
 		}
 		cancel()
 	})
+}
+
+// listing counts the reads of lists.
+type listing struct {
+	*vectortest.Fake
+	lists int
+}
+
+func (l *listing) List(ctx context.Context, collection, project string, q vector.ListQuery) ([]vector.Object, error) {
+	l.lists++
+	return l.Fake.List(ctx, collection, project, q)
+}
+
+// TestManyErasedSignalsReadTheirCaseOnce pins that a user who said much in a large
+// case does not have it read for each signal.
+func TestManyErasedSignalsReadTheirCaseOnce(t *testing.T) {
+	h := newHarness(t)
+	const n = 40
+	var in, gone []*signalv1.Signal
+	for i := range n {
+		one := signal(fmt.Sprint("s", i), negative, fmt.Sprint(200+i%5, " quokka"))
+		in = append(in, one, signal(fmt.Sprint("t", i), negative, fmt.Sprint(200+i%5)))
+		gone = append(gone, &signalv1.Signal{SignalId: one.SignalId, ProjectId: "p", SessionId: one.SessionId, Kind: "explicit", Polarity: negative,
+			Revision: 2, Withdrawn: true, Erased: true, OccurredAt: one.OccurredAt})
+	}
+	h.send(in...)
+	counted := &listing{Fake: h.index}
+	stage, _, err := stages(counted, h.angles, DefaultConfig().Cases, 0.75, projects.Defaults(), telemetry.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stage.Process(t.Context(), records(t, gone...)); err != nil {
+		t.Fatal(err)
+	}
+	if counted.lists > n/4 {
+		t.Errorf("%d lists were read for %d signals of one case", counted.lists, n)
+	}
+	for id, object := range h.index.Snapshot() {
+		if strings.Contains(object, hex.EncodeToString([]byte("quokka"))) {
+			t.Errorf("%s still has what was erased", id)
+		}
+	}
+	if c := h.stored(founded("s0")); c.GetNegatives() != n || c.GetAnchor() == "" {
+		t.Errorf("the case is %v, want it with the others' signals", c)
+	}
 }

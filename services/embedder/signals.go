@@ -186,13 +186,15 @@ type assignment struct {
 	wrote   map[string]*task             // signals whose exchange changed
 	order   []string                     // those signals, a case's founder before those who joined it
 	counts  map[string]int64
+	// What erased signals of the batch said, by the cases that may quote it.
+	forgotten map[string]quotes
 }
 
 // assign places a project's signals, in order, and makes it durable.
 func (s *signals) assign(ctx context.Context, project string, tasks []*task) error {
 	a := &assignment{
 		signals: s, project: project,
-		cases: map[string]*caseState{}, wrote: map[string]*task{}, counts: map[string]int64{},
+		cases: map[string]*caseState{}, wrote: map[string]*task{}, counts: map[string]int64{}, forgotten: map[string]quotes{},
 	}
 	unlock, err := s.store.locks.lock(ctx, project)
 	if err != nil {
@@ -216,6 +218,9 @@ func (s *signals) assign(ctx context.Context, project string, tasks []*task) err
 			return fmt.Errorf("place signal %s: %w", t.signal.GetSignalId(), err)
 		}
 		a.counts[outcome]++
+	}
+	if err := a.forgetStored(ctx); err != nil {
+		return err
 	}
 	if err := a.write(ctx); err != nil {
 		return err
@@ -242,6 +247,9 @@ func (a *assignment) prepare(ctx context.Context, tasks []*task) error {
 		}
 		if id := memberCase(last); id != "" {
 			wanted = append(wanted, id)
+		}
+		if t.signal.GetErased() {
+			wanted = append(wanted, quotedBy(t.signal, last)...)
 		}
 		if t.vector != nil && !stays(last, t) {
 			searching = append(searching, t)
