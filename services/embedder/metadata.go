@@ -73,7 +73,8 @@ func askedMetadata(m *recallv1.RecallMetadata) ([]asked, error) {
 	return out, nil
 }
 
-// seenWith is the metadata of exchanges near a query, by case.
+// seenWith is the metadata of negative signals near a query, by case. Another
+// version that did well is none that has the problem.
 type seenWith map[string][]url.Values
 
 func (s seenWith) add(caseID, metadata string) {

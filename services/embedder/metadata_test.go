@@ -55,11 +55,13 @@ func TestGuidanceOfOtherCircumstancesComesLater(t *testing.T) {
 		})
 	}
 
-	// One signal under the same circumstances is enough.
-	h.send(signal("s3", negative, "1", under("v2", "pro")))
-	r, err := h.api().Recall(as("p"), &recallv1.RecallRequest{Query: "0", K: 1, Metadata: &recallv1.RecallMetadata{ModelVersion: "v2"}})
-	if err != nil || len(r.GetGuidance()) != 1 || len(r.GetGuidance()[0].GetDiffers()) > 0 {
-		t.Errorf("%v, %v", r, err)
+	// One signal under the same circumstances is enough, if it is negative.
+	for _, polarity := range []string{positive, negative} {
+		h.send(signal("s-"+polarity, polarity, "1", under("v2", "pro")))
+		r, err := h.api().Recall(as("p"), &recallv1.RecallRequest{Query: "0", K: 1, Metadata: &recallv1.RecallMetadata{ModelVersion: "v2"}})
+		if err != nil || len(r.GetGuidance()) != 1 || len(r.GetGuidance()[0].GetDiffers()) > 0 != (polarity == positive) {
+			t.Errorf("%s: %v, %v", polarity, r, err)
+		}
 	}
 
 	many := map[string]string{}

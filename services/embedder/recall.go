@@ -182,7 +182,7 @@ func recallText(query, before string) string {
 func (a *api) recall(ctx context.Context, project string, q question) (*recallv1.RecallResponse, error) {
 	properties := []string{"case_id"}
 	if len(q.metadata) > 0 {
-		properties = append(properties, "metadata")
+		properties = append(properties, "metadata", "polarity")
 	}
 	exchanges, err := a.index.NearValues(ctx, vector.Exchanges, project, vector.NearQuery{
 		Vector: q.vector, Limit: relevance.MaxNeighbors, MinSimilarity: -1,
@@ -199,7 +199,7 @@ func (a *api) recall(ctx context.Context, project string, q question) (*recallv1
 		}
 		neighbors = append(neighbors, relevance.Neighbor{Case: caseID, Similarity: m.Similarity})
 		seen[caseID] = true
-		if len(q.metadata) > 0 {
+		if len(q.metadata) > 0 && m.Values[2] == negative {
 			with.add(caseID, m.Values[1])
 		}
 	}

@@ -320,8 +320,8 @@ type Guidance struct {
 	// they add up to what is known.
 	Relevance float64 `protobuf:"fixed64,3,opt,name=relevance,proto3" json:"relevance,omitempty"`
 	// Fields of the request's metadata, such as "model_version" or "tags.plan", of
-	// which none of the case's nearest signals has the same value. Each halves
-	// the relevance by which guidance is in order, not the one that is said.
+	// which none of the case's nearest negative signals has the same value. Each
+	// halves the relevance by which guidance is in order, not the one that is said.
 	Differs []string `protobuf:"bytes,4,rep,name=differs,proto3" json:"differs,omitempty"`
 	// The active prompt patches of the case, by id. They are instructions of the
 	// project's own people, for the application to put where its instructions
