@@ -51,7 +51,7 @@ func (s *erasedStore) Validate() error {
 func (g *global) erasedAt(ctx context.Context, brokers string) (erased, error) {
 	store := erasedStore{ClickHouse: clickhouse.DefaultConfig()}
 	if brokers != "" {
-		if err := config.Load(&store, "", "", "HONE_ENRICHER_"); err != nil {
+		if err := config.Load(&store, "", "enricher", "HONE_ENRICHER_"); err != nil {
 			return nil, fmt.Errorf("it cannot be told whose dead letters were erased: say where the enricher keeps that, with HONE_ENRICHER_CLICKHOUSE_* and HONE_ENRICHER_PRIVACY_KEY, or see all with --with-erased: %w", err)
 		}
 	} else {
