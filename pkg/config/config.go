@@ -56,6 +56,14 @@ func In(section string, err error) error {
 	return errors.Join(errs...)
 }
 
+// At puts the key that an error is about before it.
+func At(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", key, err)
+}
+
 func loadFile(cfg any, path, section string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {

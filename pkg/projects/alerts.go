@@ -91,7 +91,7 @@ func (a Alerts) Validate() error {
 	for i, w := range a.Watch {
 		errs = append(errs, config.In(fmt.Sprintf("watch[%d]", i), w.validate()))
 		if names[w.Name] {
-			errs = append(errs, fmt.Errorf("watch[%d]: name: %q is there twice", i, w.Name))
+			errs = append(errs, fmt.Errorf("watch[%d].name: %q is there twice", i, w.Name))
 		}
 		names[w.Name] = true
 	}
@@ -110,7 +110,7 @@ func (w Webhook) validate() error {
 }
 
 func (w Watch) validate() error {
-	errs := []error{config.In("metric", CheckMetric(w.Metric))}
+	errs := []error{config.At("metric", CheckMetric(w.Metric))}
 	check := func(ok bool, message string) {
 		if !ok {
 			errs = append(errs, errors.New(message))
@@ -118,7 +118,7 @@ func (w Watch) validate() error {
 	}
 	check(w.Name != "" && len(w.Name) <= 200, "name: want 1 to 200 bytes")
 	for d := range w.Filter {
-		errs = append(errs, config.In("filter", CheckDimension(d)))
+		errs = append(errs, config.At("filter", CheckDimension(d)))
 	}
 	conditions := 0
 	for _, t := range []*float64{w.Above, w.Below} {

@@ -33,11 +33,11 @@ projects:
 
 func TestAlertsRefuseWithTheKey(t *testing.T) {
 	for want, part := range map[string]string{
-		"webhooks[0]: url":                     `webhooks: [{url: "ftp://x", secret_env: S}]`,
-		"webhooks[0]: secret_env, secret_file": `webhooks: [{url: "https://x"}]`,
-		"watch[0]: metric":                     `watch: [{name: n, metric: joy, above: 0.1}]`,
-		"watch[0]: name":                       `watch: [{metric: response, above: 0.1}]`,
-		"watch[0]: filter":                     `watch: [{name: n, metric: response, above: 0.1, filter: {user: x}}]`,
+		"webhooks[0].url":                     `webhooks: [{url: "ftp://x", secret_env: S}]`,
+		"webhooks[0].secret_env, secret_file": `webhooks: [{url: "https://x"}]`,
+		"watch[0].metric":                     `watch: [{name: n, metric: joy, above: 0.1}]`,
+		"watch[0].name":                       `watch: [{metric: response, above: 0.1}]`,
+		"watch[0].filter":                     `watch: [{name: n, metric: response, above: 0.1, filter: {user: x}}]`,
 		"want one of them":                     `watch: [{name: n, metric: response, above: 0.1, below: 0.2}]`,
 		"a share":                              `watch: [{name: n, metric: response, above: 10}]`,
 		"change":                               `watch: [{name: n, metric: response, change: up}]`,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/honeloop/hone/pkg/alerts"
 	"github.com/honeloop/hone/pkg/auth"
+	"github.com/honeloop/hone/pkg/config"
 	trendsv1 "github.com/honeloop/hone/proto/gen/go/hone/trends/v1"
 
 	"github.com/honeloop/hone/services/enricher/internal/alerting"
@@ -49,14 +50,14 @@ func (s *trendServer) GetTrends(ctx context.Context, req *trendsv1.GetTrendsRequ
 		By: trends.Dimension(req.By), Stratum: trends.Dimension(req.ReweightBy), Limit: int(req.Limit)}
 	var errs []error
 	q.From, q.To, err = span(req.From, req.To, now)
-	errs = append(errs, err, field("metric", q.Metric.Validate()))
+	errs = append(errs, err, config.At("metric", q.Metric.Validate()))
 	q.Filter, err = conditions(req.Filter)
 	errs = append(errs, err)
 	if q.By != "" {
-		errs = append(errs, field("by", q.By.Validate()))
+		errs = append(errs, config.At("by", q.By.Validate()))
 	}
 	if q.Stratum != "" {
-		errs = append(errs, field("reweight_by", q.Stratum.Validate()))
+		errs = append(errs, config.At("reweight_by", q.Stratum.Validate()))
 	}
 	switch q.Bucket {
 	case trends.Hour, trends.Day, trends.Week, trends.Month:
@@ -75,7 +76,7 @@ func (s *trendServer) GetTrends(ctx context.Context, req *trendsv1.GetTrendsRequ
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	if _, err := q.Bucket.Starts(q.From, q.To); err != nil {
-		return nil, status.Error(codes.InvalidArgument, field("bucket", err).Error())
+		return nil, status.Error(codes.InvalidArgument, config.At("bucket", err).Error())
 	}
 	series, err := s.store.Trends(ctx, q, now)
 	if err != nil {
@@ -94,7 +95,7 @@ func (s *trendServer) CompareTrends(ctx context.Context, req *trendsv1.CompareTr
 	q := trends.Query{Project: project, Metric: metric(req.Metric), By: trends.Dimension(req.By)}
 	var errs []error
 	q.From, q.To, err = span(req.From, req.To, time.Now())
-	errs = append(errs, err, field("metric", q.Metric.Validate()), field("by", q.By.Validate()))
+	errs = append(errs, err, config.At("metric", q.Metric.Validate()), config.At("by", q.By.Validate()))
 	q.Filter, err = conditions(req.Filter)
 	errs = append(errs, err)
 	if req.A == req.B {
@@ -110,7 +111,7 @@ func (s *trendServer) CompareTrends(ctx context.Context, req *trendsv1.CompareTr
 	var within []trends.Dimension
 	for i, name := range slices {
 		d := trends.Dimension(name)
-		errs = append(errs, field(fmt.Sprintf("slices[%d]", i), d.Validate()))
+		errs = append(errs, config.At(fmt.Sprintf("slices[%d]", i), d.Validate()))
 		if d != q.By {
 			within = append(within, d)
 		}
@@ -208,16 +209,8 @@ func conditions(filter []string) ([]trends.Condition, error) {
 	var errs []error
 	for i, f := range filter {
 		c, err := trends.ParseCondition(f)
-		errs = append(errs, field(fmt.Sprintf("filter[%d]", i), err))
+		errs = append(errs, config.At(fmt.Sprintf("filter[%d]", i), err))
 		out = append(out, c)
 	}
 	return out, errors.Join(errs...)
-}
-
-// field names what an error is about.
-func field(name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", name, err)
 }
