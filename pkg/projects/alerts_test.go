@@ -38,13 +38,13 @@ func TestAlertsRefuseWithTheKey(t *testing.T) {
 		"watch[0].metric":                     `watch: [{name: n, metric: joy, above: 0.1}]`,
 		"watch[0].name":                       `watch: [{metric: response, above: 0.1}]`,
 		"watch[0].filter":                     `watch: [{name: n, metric: response, above: 0.1, filter: {user: x}}]`,
-		"want one of them":                     `watch: [{name: n, metric: response, above: 0.1, below: 0.2}]`,
-		"a share":                              `watch: [{name: n, metric: response, above: 10}]`,
-		"change":                               `watch: [{name: n, metric: response, change: up}]`,
-		"a change has none":                    `watch: [{name: n, metric: response, change: rise, window: 2h}]`,
-		"is there twice":                       `watch: [{name: n, metric: response, above: 0.1}, {name: n, metric: response, above: 0.2}]`,
-		"severity":                             `watch: [{name: n, metric: response, above: 0.1, severity: bad}]`,
-		"window: want":                         `watch: [{name: n, metric: response, above: 0.1, window: 9000h}]`,
+		"want one of them":                    `watch: [{name: n, metric: response, above: 0.1, below: 0.2}]`,
+		"a share":                             `watch: [{name: n, metric: response, above: 10}]`,
+		"change":                              `watch: [{name: n, metric: response, change: up}]`,
+		"a change has none":                   `watch: [{name: n, metric: response, change: rise, window: 2h}]`,
+		"is there twice":                      `watch: [{name: n, metric: response, above: 0.1}, {name: n, metric: response, above: 0.2}]`,
+		"severity":                            `watch: [{name: n, metric: response, above: 0.1, severity: bad}]`,
+		"window: want":                        `watch: [{name: n, metric: response, above: 0.1, window: 9000h}]`,
 	} {
 		_, err := Read(write(t, "defaults: {alerts: {"+part+"}}"))
 		if err == nil || !strings.Contains(err.Error(), want) {
