@@ -336,6 +336,18 @@ func TestToolsAndPassagesJoinTheirInteraction(t *testing.T) {
 	}
 }
 
+func TestASpanThatIsTwiceInARequestCountsOnce(t *testing.T) {
+	call := spanJSON(callID1, "", "chat", attrsJSON("gen_ai.operation.name", str("chat"), "gen_ai.request.model", str("m")), "")
+	step := spanJSON(stepID, callID1, "lookup", attrsJSON("gen_ai.operation.name", str("execute_tool"), "gen_ai.tool.name", str("lookup")), "")
+	m := mapTraces(t, tracesJSON(call, step, call, step))
+	want(t, m.only(t).GetInteraction(), `{"model":"m","latencyMs":1500,"tools":[{"name":"lookup","latencyMs":1500}]}`)
+	for i, o := range []outcome{{asInteraction, ""}, {asStep, ""}, {ignored, repeated}, {ignored, repeated}} {
+		if m.outcomes[i] != o {
+			t.Errorf("span %d: %v, want %v", i, m.outcomes[i], o)
+		}
+	}
+}
+
 func TestToolsInMessagesAreOfTheLastTurnAndJoinTheirSpan(t *testing.T) {
 	attrs := attrsJSON("gen_ai.operation.name", str("chat"), "gen_ai.provider.name", str("x"),
 		"gen_ai.input.messages", str(`[

@@ -29,6 +29,7 @@ const (
 	noContent    = "no_content"  // of GenAI, but nothing that an event could hold
 	orphanStep   = "orphan_step" // its interaction is not in the request
 	failedRating = "failed_evaluation"
+	repeated     = "repeated" // the request has the span already
 )
 
 // outcome is what a record is counted as.

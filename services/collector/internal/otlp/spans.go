@@ -102,6 +102,10 @@ func (m *mapper) traces(req *collectortrace.ExportTraceServiceRequest) {
 					where = m.place(rs.GetResource())
 				}
 				s := &span{Span: raw, place: where, attrs: newAttributes(raw.GetAttributes()), record: m.record()}
+				if byKey[s.key()] != nil && len(raw.GetSpanId()) > 0 {
+					m.count(s.record, ignored, repeated) // its steps joined the first
+					continue
+				}
 				s.kind = kindOf(s)
 				spans = append(spans, s)
 				byKey[s.key()] = s
