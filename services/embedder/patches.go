@@ -40,7 +40,7 @@ const (
 type patch struct {
 	ProjectID string `json:"project_id"`
 	PatchID   string `json:"patch_id"`
-	CaseID    string `json:"case_id"`
+	CaseID    string `json:"case_id,omitempty"`
 	Version   uint32 `json:"version"`
 	State     string `json:"state"`
 	Text      string `json:"text,omitempty"`

@@ -1,14 +1,19 @@
 package embedder
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
 	recallv1 "github.com/honeloop/hone/proto/gen/go/hone/recall/v1"
 
+	"github.com/honeloop/hone/pkg/repotest"
 	"github.com/honeloop/hone/pkg/stage"
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
@@ -121,6 +126,29 @@ func TestPatchesFollowTheSignalsOfTheirCase(t *testing.T) {
 		t.Errorf("after the undo: %q and %q", got, other)
 	}
 	h.again()
+}
+
+// What readers outside are told of a patch event is what is read here.
+func TestPatchEventsFitTheirSchema(t *testing.T) {
+	schema, err := jsonschema.NewCompiler().Compile(filepath.Join(repotest.Root(t), "deploy", "schemas", patchEvent+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := patch{ProjectID: "p", PatchID: "pt_1", Version: 2, State: patchWithdrawn}
+	for name, p := range map[string]patch{
+		"active": patchOf("cs_1", 1, "Be kind"), "withdrawn": gone, "no case": patchOf("", 1, "Be kind"), "no text": patchOf("cs_1", 1, ""),
+		"no version": patchOf("cs_1", 0, "Be kind"), "no state": {ProjectID: "p", PatchID: "pt_1", CaseID: "cs_1", Version: 1, Text: "Be kind"},
+	} {
+		value := patchRecord(t, p).Value
+		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fits := schema.Validate(doc) == nil
+		if _, err := parsePatch(value); fits != (err == nil) || fits != (name == "active" || name == "withdrawn") {
+			t.Errorf("%s: fits the schema: %t; read: %v", name, fits, err)
+		}
+	}
 }
 
 func TestPatchesAreChecked(t *testing.T) {
