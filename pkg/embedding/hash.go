@@ -46,16 +46,24 @@ func (h *Hash) Embed(ctx context.Context, texts []string) ([][]float32, error) {
 }
 
 func hashText(text string, dimensions int) []float32 {
-	counts := make(map[uint64]float64)
 	words := hashWords(text)
+	counts := make(map[uint64]float64, 3*len(text))
+	var buffer []byte
+	count := func(feature ...string) {
+		buffer = buffer[:0]
+		for _, part := range feature {
+			buffer = append(buffer, part...)
+		}
+		counts[xxhash.Sum64(buffer)]++
+	}
 	for i, word := range words {
-		counts[xxhash.Sum64String("w"+word)]++
+		count("w", word)
 		if i > 0 {
-			counts[xxhash.Sum64String("b"+words[i-1]+" "+word)]++
+			count("b", words[i-1], " ", word)
 		}
 		padded := "<" + word + ">"
 		for n := 3; n <= 5; n++ {
-			grams(padded, n, func(gram string) { counts[xxhash.Sum64String("c"+gram)]++ })
+			grams(padded, n, func(gram string) { count("c", gram) })
 		}
 	}
 	v := make([]float32, dimensions)
