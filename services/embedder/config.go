@@ -60,6 +60,9 @@ type RecallConfig struct {
 	Trail string `yaml:"trail" env:"TRAIL"`
 	// Longest time of one look, of the Timeout.
 	SessionTimeout time.Duration `yaml:"session_timeout" env:"SESSION_TIMEOUT"`
+	// Whether a query is also judged by the queries asked before, of which 1,000
+	// for each project stay in memory, as vectors.
+	Background bool `yaml:"background" env:"BACKGROUND"`
 }
 
 // DefaultConfig listens on ports 9094 and 9194.
@@ -74,7 +77,7 @@ func DefaultConfig() Config {
 		Cases:  CasesConfig{CachedMembers: 100_000, CacheTTL: 30 * time.Second, EditTimeout: 10 * time.Second, PassInterval: 10 * time.Minute},
 		Titles: DefaultTitlesConfig(),
 		Recall: RecallConfig{Timeout: time.Second, Concurrency: 64, PromptBytes: 4000,
-			Trail: "127.0.0.1:9091", SessionTimeout: 100 * time.Millisecond},
+			Trail: "127.0.0.1:9091", SessionTimeout: 100 * time.Millisecond, Background: true},
 	}
 }
 

@@ -57,6 +57,8 @@ type api struct {
 	breaker  breaker
 	sessions *sessionReader // nil where the embedder is told of no trail
 	log      *slog.Logger
+
+	backgrounds *backgrounds // nil for none
 }
 
 func newAPI(ix index, e embedding.Embedder, settings *projects.Projects, cfg RecallConfig, sessions *sessionReader, log *slog.Logger) (*api, error) {
@@ -65,7 +67,7 @@ func newAPI(ix index, e embedding.Embedder, settings *projects.Projects, cfg Rec
 		return nil, err
 	}
 	return &api{index: ix, embedder: e, weights: weights, projects: settings, cfg: cfg, sessions: sessions,
-		slots: make(chan struct{}, cfg.Concurrency), log: log}, nil
+		slots: make(chan struct{}, cfg.Concurrency), log: log, backgrounds: newBackgrounds(cfg.Background)}, nil
 }
 
 // Recall finds the cases that a query is about.
@@ -217,7 +219,7 @@ func (a *api) recall(ctx context.Context, project string, q question) (*recallv1
 			}
 		}
 	}
-	known, ranked := relevance.Rank(neighbors, a.weights)
+	known, ranked := a.rank(project, q, neighbors)
 	resp := &recallv1.RecallResponse{Known: known}
 	if known < q.minRelevance || len(ranked) == 0 {
 		return resp, nil

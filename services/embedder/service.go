@@ -189,6 +189,9 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 		stages.Go(func() error { return s.spaces.follow(sctx) })
 		stages.Go(func() error { newReindexer(s.spaces, s.tel.Log).run(sctx); return nil })
+		for _, p := range s.spaces.parts {
+			stages.Go(func() error { p.recall.renewBackgrounds(sctx); return nil })
+		}
 		if s.interval > 0 {
 			for _, p := range s.spaces.parts {
 				stages.Go(func() error { p.pass.run(sctx, s.interval); return nil })

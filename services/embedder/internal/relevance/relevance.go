@@ -1,10 +1,11 @@
 // Package relevance says how likely a query is about each case near it.
 //
 // It is two questions. Is the query about a known problem at all? That is a
-// logistic function of the best similarity. And if so, about which? Each case is
-// supported by its exchanges near the query, and has a share by its support.
-// A case's relevance is the product, so that the relevances of all cases and the
-// probability of "none of them" add up to 1. The three weights of a vector space
+// logistic function of the best similarity or, where enough was asked before, of
+// what the queries around it are near to (Background). And if so, about which?
+// Each case is supported by its exchanges near the query, and has a share by its
+// support. A case's relevance is the product, so that the relevances of all cases
+// and the probability of "none of them" add up to 1. The weights of a vector space
 // are fitted on real questions; `make eval-recall` shows what they are worth.
 package relevance
 
@@ -27,6 +28,8 @@ const (
 	// Sharpness of the sum over a case's exchanges: with 10, five equal ones
 	// count as one that is 0.16 nearer.
 	supportSharpness = 10
+	// From this similarity to an exchange on, what is around a query counts less.
+	nearlySame = 0.95
 )
 
 // Neighbor is an exchange near the query, or the case itself.
@@ -52,6 +55,20 @@ type Weights struct {
 	Slope float64 `json:"slope"`
 	// How much more support makes a case more likely than another.
 	Sharpness float64 `json:"sharpness"`
+	// The same by the queries around it.
+	Around AroundWeights `json:"around"`
+}
+
+// AroundWeights judge by Surroundings. Zero does not.
+type AroundWeights struct {
+	// Log odds that the problem is known: Bias + Slope * contrast.
+	Bias  float64 `json:"bias"`
+	Slope float64 `json:"slope"`
+	// A query with a crowd as small as Far is a stranger to the background, and
+	// judged by the best similarity alone; from Near on by its surroundings
+	// alone; in between by some of both.
+	Far  float64 `json:"far"`
+	Near float64 `json:"near"`
 }
 
 //go:embed weights.json
@@ -60,7 +77,8 @@ var weightsFile []byte
 // fallback has the weights of models that were not measured.
 const fallback = "all-MiniLM-L6-v2/int8"
 
-// WeightsOf are those of an embedding model, by its Model().
+// WeightsOf are those of an embedding model, by its Model(). Models that were not
+// measured get MiniLM's, and no surroundings, which depend more on the model.
 func WeightsOf(model string) (Weights, error) {
 	var all map[string]Weights
 	if err := json.Unmarshal(weightsFile, &all); err != nil {
@@ -69,21 +87,40 @@ func WeightsOf(model string) (Weights, error) {
 	if w, ok := all[model]; ok {
 		return w, nil
 	}
-	return all[fallback], nil
+	w := all[fallback]
+	w.Around = AroundWeights{}
+	return w, nil
 }
 
 // Rank orders the cases among the neighbors, most relevant first, and says how
 // likely the query is about any of them. The order of neighbors does not matter.
-func Rank(neighbors []Neighbor, w Weights) (known float64, cases []Ranked) {
+func Rank(neighbors []Neighbor, around Surroundings, w Weights) (known float64, cases []Ranked) {
 	if len(neighbors) == 0 {
 		return 0, nil
 	}
+	cases, sums := supported(neighbors)
+	known = probability(cases[0].Similarity, around, w)
+	var total float64
+	top := slices.Max(sums)
+	for i := range cases {
+		cases[i].Relevance = math.Pow(sums[i]/top, w.Sharpness/supportSharpness)
+		total += cases[i].Relevance
+	}
+	for i := range cases {
+		cases[i].Relevance *= known / total
+	}
+	slices.SortStableFunc(cases, func(a, b Ranked) int { return cmp.Compare(b.Relevance, a.Relevance) })
+	return known, cases
+}
+
+// supported are the cases among the neighbors, nearest first, each with the sum
+// over its exchanges.
+func supported(neighbors []Neighbor) (cases []Ranked, sums []float64) {
 	neighbors = slices.Clone(neighbors)
 	slices.SortFunc(neighbors, func(a, b Neighbor) int {
 		return cmp.Or(cmp.Compare(b.Similarity, a.Similarity), cmp.Compare(a.Case, b.Case))
 	})
 	at := map[string]int{}
-	var sums []float64
 	var supporters []int
 	var last []float64
 	for _, n := range neighbors {
@@ -102,18 +139,21 @@ func Rank(neighbors []Neighbor, w Weights) (known float64, cases []Ranked) {
 		supporters[i]++
 		sums[i] += math.Exp(supportSharpness * n.Similarity)
 	}
-	known = sigmoid(w.Bias + w.Slope*neighbors[0].Similarity)
-	var total float64
-	top := slices.Max(sums)
-	for i := range cases {
-		cases[i].Relevance = math.Pow(sums[i]/top, w.Sharpness/supportSharpness)
-		total += cases[i].Relevance
-	}
-	for i := range cases {
-		cases[i].Relevance *= known / total
-	}
-	slices.SortStableFunc(cases, func(a, b Ranked) int { return cmp.Compare(b.Relevance, a.Relevance) })
-	return known, cases
+	return cases, sums
 }
+
+// probability that a query is about anything known. The same question as a known
+// one is, whatever is asked around it.
+func probability(best float64, around Surroundings, w Weights) float64 {
+	odds := w.Bias + w.Slope*best
+	if w.Around.Slope > 0 {
+		share := around.Weight * ramp(around.Crowd, w.Around.Far, w.Around.Near) * ramp(best, 1, nearlySame)
+		odds += share * (w.Around.Bias + w.Around.Slope*around.Contrast - odds)
+	}
+	return sigmoid(odds)
+}
+
+// ramp goes from 0 at one value to 1 at another.
+func ramp(x, from, to float64) float64 { return max(0, min(1, (x-from)/(to-from))) }
 
 func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }

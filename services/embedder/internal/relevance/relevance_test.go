@@ -9,13 +9,13 @@ import (
 var weights = Weights{Bias: -5, Slope: 10, Sharpness: 20}
 
 func TestNothingNearIsUnknown(t *testing.T) {
-	if known, cases := Rank(nil, weights); known != 0 || len(cases) != 0 {
+	if known, cases := Rank(nil, Surroundings{}, weights); known != 0 || len(cases) != 0 {
 		t.Errorf("%v, %v", known, cases)
 	}
 }
 
 func TestRelevancesShareTheProbabilityThatItIsKnown(t *testing.T) {
-	known, cases := Rank([]Neighbor{{"a", 0.8}, {"b", 0.7}, {"a", 0.5}, {"c", 0.1}}, weights)
+	known, cases := Rank([]Neighbor{{"a", 0.8}, {"b", 0.7}, {"a", 0.5}, {"c", 0.1}}, Surroundings{}, weights)
 	if math.Abs(known-sigmoid(3)) > 1e-12 {
 		t.Errorf("known %v", known)
 	}
@@ -43,7 +43,7 @@ func TestSupport(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, cases := Rank(tt.neighbors, weights); cases[0].Case != tt.first {
+			if _, cases := Rank(tt.neighbors, Surroundings{}, weights); cases[0].Case != tt.first {
 				t.Errorf("%v", cases)
 			}
 		})
@@ -52,7 +52,7 @@ func TestSupport(t *testing.T) {
 	for i := range 40 {
 		many = append(many, Neighbor{"frequent", 0.60 - float64(i)*1e-4})
 	}
-	if _, cases := Rank(append(many, Neighbor{"rare", 0.80}), weights); cases[0].Case != "rare" {
+	if _, cases := Rank(append(many, Neighbor{"rare", 0.80}), Surroundings{}, weights); cases[0].Case != "rare" {
 		t.Errorf("a frequent case beats a much nearer one: %v", cases)
 	}
 }
@@ -63,9 +63,9 @@ func TestTheOrderOfNeighborsDoesNotMatter(t *testing.T) {
 	for range 50 {
 		neighbors = append(neighbors, Neighbor{string(rune('a' + r.IntN(9))), float64(r.IntN(100)) / 100})
 	}
-	known, want := Rank(neighbors, weights)
+	known, want := Rank(neighbors, Surroundings{}, weights)
 	r.Shuffle(len(neighbors), func(i, j int) { neighbors[i], neighbors[j] = neighbors[j], neighbors[i] })
-	again, got := Rank(neighbors, weights)
+	again, got := Rank(neighbors, Surroundings{}, weights)
 	if known != again || len(got) != len(want) {
 		t.Fatalf("%v and %v", want, got)
 	}
