@@ -3,10 +3,14 @@
 // meanwhile, and judges in the end whether each accepted event has had its effect
 // exactly once.
 //
+// Meanwhile reviewers decide what waits for them, cases are merged and split, and
+// the policy holds some signals and takes few of others. All that is judged too;
+// where that depends on what was known at the time, such as when a signal was let
+// go, only what must hold whatever it was.
+//
 // The schedule of faults and the content of every event follow from the seed; what
 // they meet does not, so a seed makes a finding likely, not certain. The disk that
-// becomes full is that of the collector's spool. Meanwhile reviewers decide what
-// waits for them, which is judged likewise.
+// becomes full is that of the collector's spool.
 package faults
 
 import (
@@ -68,6 +72,7 @@ type Report struct {
 	Answers                    map[string]map[string]int // by protocol
 	// Decisions of reviewers.
 	Reviewed, ReviewsRefused int
+	Changes                  map[string]int // what became of cases and held signals
 	SlowestAnswer            time.Duration
 	Faults, KillsByPart      map[string]int
 	// Processes that ended though nobody killed them, and were started again.
@@ -123,8 +128,25 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err := os.WriteFile(projects, []byte("defaults: {signals: {findings: {reasked: 0, regenerated: 0}}}\n"), 0o600); err != nil {
 		return nil, fmt.Errorf("write projects: %w", err)
 	}
-	if r.sys, err = newSystem(dir, plain, keys, projects, o.Outage == 0, r.sawDeath); err != nil {
+	rules, err := policy()
+	if err != nil {
 		return nil, err
+	}
+	policyFile := filepath.Join(dir, "policy.yaml")
+	if err := os.WriteFile(policyFile, []byte(rules), 0o600); err != nil {
+		return nil, fmt.Errorf("write policy: %w", err)
+	}
+	if r.sys, err = newSystem(dir, plain, keys, projects, policyFile, o.Outage == 0, r.sawDeath); err != nil {
+		return nil, err
+	}
+	// Cases are kept too small, or made too large, so that there is work for the pass.
+	r.sys.alike = []string{"CASES_JOIN_THRESHOLD=0.8"}
+	if o.Seed%2 == 1 {
+		r.sys.alike = []string{"CASES_JOIN_THRESHOLD=0.35", "CASES_MERGE_THRESHOLD=0.72"}
+	}
+	r.sys.pass = time.Minute
+	if o.Short {
+		r.sys.pass = 3 * time.Second
 	}
 	living, end := context.WithCancel(ctx) // of the watches over the parts
 	defer end()
@@ -215,6 +237,14 @@ func (r *run) judged(ctx context.Context) (*Report, error) {
 	drained := time.Now()
 	r.say("%d events accepted in %s, %d faults are over; now everything drains", r.producer.accepted.count(), loadTook.Round(time.Second), r.faults())
 	stalled := r.drain(ctx)
+	if len(stalled) == 0 && ctx.Err() == nil {
+		// Cases come to rest once nobody looks for more to merge and split.
+		r.sys.pass = 0
+		if err := r.sys.again(ctx, "embedder"); err != nil {
+			return nil, err
+		}
+		stalled = r.drain(ctx)
+	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -243,6 +273,7 @@ func (r *run) judged(ctx context.Context) (*Report, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	report.Changes = j.changes
 	report.Verdicts, report.Deaths = j.verdicts, r.deaths
 	report.Findings = append(append(stalled, r.died...), j.findings...)
 	r.print(report)
@@ -394,6 +425,7 @@ func (r *run) print(rep *Report) {
 		line("answers over %s: %s", via, counts(rep.Answers[via]))
 	}
 	line("reviewers: %d decisions accepted, %d refused for another one or since the signal was withdrawn", rep.Reviewed, rep.ReviewsRefused)
+	line("cases: %s", counts(rep.Changes))
 	line("slowest answer: %s", rep.SlowestAnswer.Round(time.Millisecond))
 	line("faults: %s", counts(rep.Faults))
 	line("kills: %d (%s)", r.chaos.kills(), counts(rep.KillsByPart))

@@ -19,6 +19,7 @@ import (
 	"github.com/honeloop/hone/pkg/stream"
 	"github.com/honeloop/hone/pkg/telemetry"
 	curationv1 "github.com/honeloop/hone/proto/gen/go/hone/curation/v1"
+	policyv1 "github.com/honeloop/hone/proto/gen/go/hone/policy/v1"
 )
 
 func TestMain(m *testing.M) {
@@ -239,6 +240,44 @@ func TestTheJudgeSeesDamage(t *testing.T) {
 		sql("ALTER TABLE cases_log UPDATE payload = '' WHERE case_id = '" + said[6].told.CaseId + "' SETTINGS mutations_sync = 2")
 		damage("answers of cases in ClickHouse", lost, said[6].told.CaseId)
 
+		// Decisions of the rule that holds, and more than the rule with a limit may take.
+		var held []*policyv1.Decision
+		errs = append(errs, j.each(ctx, "SELECT payload FROM decisions_log FINAL WHERE superseded_by = 0 AND rule = '"+ruleHeld+"'", func(scan func(...any) error) error {
+			var payload string
+			d := &policyv1.Decision{}
+			if err := scan(&payload); err != nil {
+				return err
+			}
+			held = append(held, d)
+			return proto.Unmarshal([]byte(payload), d)
+		}))
+		var large, day string
+		errs = append(errs, j.db.QueryRow(ctx, "SELECT case_id FROM cases WHERE negatives >= 3 LIMIT 1").Scan(&large),
+			j.db.QueryRow(ctx, "SELECT toString(toDate(max(occurred_at))) FROM decisions_log").Scan(&day))
+		if len(held) < 3 {
+			return fmt.Errorf("only %d decisions by the rule that holds", len(held))
+		}
+		for i, change := range []func(*policyv1.Decision){
+			func(d *policyv1.Decision) { d.ReleasedFrom = "dc_none" },
+			func(d *policyv1.Decision) {
+				d.HoldUntil, d.Routes, d.CaseId, d.ReleasedFrom = heldUntil, nil, large, ""
+			},
+			func(d *policyv1.Decision) {
+				d.HoldUntil, d.Routes, d.ReleasedFrom = heldUntil, []string{"human-review"}, ""
+			},
+		} {
+			change(held[i])
+			payload, err := proto.Marshal(held[i])
+			if err != nil {
+				return err
+			}
+			sql(fmt.Sprintf("ALTER TABLE decisions_log UPDATE payload = unhex('%x') WHERE decision_id = '%s' SETTINGS mutations_sync = 2", payload, held[i].DecisionId))
+			damage("held and released signals", []string{unknown, lost, different}[i], held[i].SignalId)
+		}
+		sql("INSERT INTO decisions_log SELECT * REPLACE (concat('sg_', toString(rowNumberInAllBlocks())) AS signal_id, '" + ruleLimited + "' AS rule, 1 AS superseded_by, " +
+			"(SELECT max(occurred_at) FROM decisions_log) AS occurred_at) FROM decisions_log LIMIT 20")
+		damage("days of the rule with a limit", different, day)
+
 		tel, err := telemetry.New(os.Stderr, 0)
 		if err != nil {
 			return err
@@ -251,6 +290,12 @@ func TestTheJudgeSeesDamage(t *testing.T) {
 		defer pub.Close()
 		value, err := proto.Marshal(&curationv1.CurationEvent{CurationId: "cu_y", ProjectId: project, OccurredAt: timestamppb.Now(),
 			Payload: &curationv1.CurationEvent_ReviewDecided{ReviewDecided: &curationv1.ReviewDecided{ReviewId: "rv_y", Verdict: "dismiss", DecidedAt: timestamppb.Now()}}})
+		if err != nil {
+			return err
+		}
+		// Of another project, so that this one's cases do not hear of it.
+		other, err := proto.Marshal(&curationv1.CurationEvent{CurationId: "cu_z", ProjectId: "other", OccurredAt: timestamppb.Now(),
+			Payload: &curationv1.CurationEvent_CaseSummarized{CaseSummarized: &curationv1.CaseSummarized{CaseId: "cs_z", Title: "z"}}})
 		if err != nil {
 			return err
 		}
@@ -267,6 +312,8 @@ func TestTheJudgeSeesDamage(t *testing.T) {
 		damage(topic, lost, hold[5].id)
 		errs = append(errs, pub.Publish(ctx, stage.Record{Topic: stream.TopicCuration, Key: []byte(project), Value: value}))
 		damage(words, unknown, "rv_y")
+		errs = append(errs, pub.Publish(ctx, stage.Record{Topic: stream.TopicCuration, Key: []byte("other"), Value: other}))
+		damage("merges, splits and words of cases", lost, "cu_z")
 		for _, err := range errs {
 			if err != nil {
 				return err

@@ -57,7 +57,10 @@ type judge struct {
 	holds map[string]*held
 	// The decisions on reviews that hold, and the signals of all reviews; filled by
 	// decided.
-	stands   map[string]*curationv1.CurationEvent
+	stands map[string]*curationv1.CurationEvent
+	// What became of cases and held signals, to be told; filled by passes and
+	// heldSignals.
+	changes  map[string]int
 	signalOf map[string]string
 }
 
@@ -89,9 +92,9 @@ func (j *judge) find(v *Verdict, kind, id, format string, args ...any) {
 // judge compares everything with what was sent. An error means that it could
 // not look.
 func (j *judge) judge(ctx context.Context) error {
-	j.holds = map[string]*held{}
+	j.holds, j.changes = map[string]*held{}, map[string]int{}
 	for _, look := range []func(context.Context) error{j.events, j.signals, j.decisions, j.exchanges, j.routeTopics, j.tables, j.cases,
-		j.decided, j.reviews, j.examples, j.answers, j.deadLetters} {
+		j.heldSignals, j.limits, j.passes, j.decided, j.reviews, j.examples, j.answers, j.deadLetters} {
 		if err := look(ctx); err != nil {
 			return err
 		}
@@ -281,12 +284,12 @@ func (j *judge) signals(ctx context.Context) error {
 func (j *judge) decisions(ctx context.Context) error {
 	v := j.check("decisions in ClickHouse")
 	err := j.bySessions(func(first, end int, where string) error {
-		return j.each(ctx, "SELECT signal_id, decision_id, signal_revision, routes, case_id, rule FROM decisions WHERE NOT superseded AND "+where,
+		return j.each(ctx, "SELECT signal_id, decision_id, signal_revision, routes, case_id, rule, hold_until FROM decisions WHERE NOT superseded AND "+where,
 			func(scan func(...any) error) error {
 				var id, decision, caseID, rule string
-				var revision uint32
+				var revision, until uint32
 				var routes []string
-				if err := scan(&id, &decision, &revision, &routes, &caseID, &rule); err != nil {
+				if err := scan(&id, &decision, &revision, &routes, &caseID, &rule, &until); err != nil {
 					return err
 				}
 				v.Found++
@@ -302,8 +305,8 @@ func (j *judge) decisions(ctx context.Context) error {
 					j.find(v, different, id, "decision %s is about revision %d, the newest is %d", decision, revision, h.revision)
 				case h.withdrawn && len(routes) > 0:
 					j.find(v, different, id, "withdrawn, and decision %s routes it to %v", decision, routes)
-				case !fits(h.signal, routes):
-					j.find(v, different, id, "%+v by rule %s to %v", *h.signal, rule, routes)
+				case !fits(h.signal, routes, until):
+					j.find(v, different, id, "%+v by rule %s to %v, held until %d", *h.signal, rule, routes, until)
 				}
 				h.decision, h.routes, h.caseID = decision, routes, caseID
 				return nil
@@ -321,10 +324,15 @@ func (j *judge) decisions(ctx context.Context) error {
 	return err
 }
 
-// fits says whether the default policy can route a signal so, as far as that
-// does not depend on its case.
-func fits(s *reading, routes []string) bool {
+// fits says whether the policy can route a signal so, as far as that does not
+// depend on its case, or on others.
+func fits(s *reading, routes []string, until uint32) bool {
+	if s.kind == "explicit" && s.polarity == "negative" && s.category == "outdated" {
+		return until == 0 && slices.Equal(routes, []string{"human-review"}) || until == heldUntil && len(routes) == 0
+	}
 	switch {
+	case until != 0:
+		return false
 	case s.withdrawn || s.polarity == "positive":
 		return len(routes) == 0
 	case s.kind == "preference":

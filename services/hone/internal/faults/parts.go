@@ -242,13 +242,18 @@ type system struct {
 	key                                                                       string
 	unmount                                                                   func() error
 	fullDisk                                                                  bool // the spool has a small disk of its own
+	// How often the embedder looks for cases to merge and split, from its next start
+	// on; 0 for never.
+	pass time.Duration
+	// How alike the signals of a case must be, as settings of the embedder.
+	alike []string
 }
 
 // services in the order of their start.
 func services() []string { return []string{"curator", "router", "embedder", "enricher", "collector"} }
 
 // newSystem prepares all parts. A spool that is to be small can be full.
-func newSystem(dir, key, keys, projects string, smallSpool bool, died func(*part, error, bool)) (*system, error) {
+func newSystem(dir, key, keys, projects, policy string, smallSpool bool, died func(*part, error, bool)) (*system, error) {
 	s := &system{dir: dir, key: key, byName: map[string]*part{}}
 	var broker, chTCP, chHTTP, wv, wvGRPC, web int
 	ports := []*int{&broker, &chTCP, &chHTTP, &wv, &wvGRPC, &web}
@@ -313,9 +318,12 @@ func newSystem(dir, key, keys, projects string, smallSpool bool, died func(*part
 		env := s.env(name, "SERVER_KEYS_FILE="+keys, "SERVER_PROJECTS_FILE="+projects, "SERVER_GRPC_ADDR="+embedded.Loopback(*grpc[name]), "SERVER_ADMIN_ADDR="+embedded.Loopback(*admin[name]),
 			"HTTP_ADDR="+embedded.Loopback(web), "EMBEDDING_PROVIDER=hash", "SPOOL_ENABLED=true", "SPOOL_DIR="+spool, "SPOOL_MAX_BYTES="+strconv.Itoa(spoolMax),
 			"TIMERS_EVERY=0s", // the judge knows of no timers
+			"POLICY_FILE="+policy,
 			"UPSTREAMS_TRAIL="+embedded.Loopback(*grpc["enricher"]), "UPSTREAMS_EMBEDDER="+embedded.Loopback(*grpc["embedder"]),
 			"UPSTREAMS_ROUTER="+embedded.Loopback(*grpc["router"]), "UPSTREAMS_CURATOR="+embedded.Loopback(*grpc["curator"]))
-		add(name, func(context.Context) (*running, error) { return child(childHone, log(name), env, name) })
+		add(name, func(context.Context) (*running, error) {
+			return child(childHone, log(name), append(s.env(name, append(s.alike, "CASES_PASS_INTERVAL="+s.pass.String())...), env...), name)
+		})
 		s.byName[name].service = true
 	}
 	return s, nil
@@ -356,6 +364,19 @@ func (s *system) start(ctx context.Context) error {
 		time.Sleep(100 * time.Millisecond)
 	}
 	return nil
+}
+
+// again stops a part in order and starts it again.
+func (s *system) again(ctx context.Context, name string) error {
+	p := s.byName[name]
+	p.fault.Lock()
+	defer p.fault.Unlock()
+	stopping, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	if err := p.down(stopping); err != nil {
+		return err
+	}
+	return p.up(ctx)
 }
 
 // stop ends all parts in order, services first. Each must end cleanly.
