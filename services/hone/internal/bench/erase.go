@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -224,10 +225,12 @@ func (b *eraseBench) number(ctx context.Context, query string, params map[string
 	return strconv.Atoi(strings.TrimSpace(answer))
 }
 
-// merged waits until ClickHouse neither merges nor mutates.
+// merged waits until ClickHouse neither merges nor mutates, and no file has rows
+// that were deleted.
 func (b *eraseBench) merged(ctx context.Context) error {
 	for deadline := time.Now().Add(eraseWait); ; {
-		n, err := b.number(ctx, "SELECT (SELECT count() FROM system.mutations WHERE NOT is_done) + (SELECT count() FROM system.merges)", nil)
+		n, err := b.number(ctx, `SELECT (SELECT count() FROM system.mutations WHERE NOT is_done) + (SELECT count() FROM system.merges)
+			+ (SELECT count() FROM system.parts WHERE active AND has_lightweight_delete)`, nil)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -327,7 +330,7 @@ func (b *eraseBench) erase(ctx context.Context, report *EraseReport) (*erasurev1
 	step := "until the request is taken"
 	for {
 		if receipt.Step != step {
-			report.Steps = append(report.Steps, EraseTime{step, time.Since(since).Seconds()})
+			report.Steps = append(report.Steps, EraseTime{cmp.Or(step, "until it begins"), time.Since(since).Seconds()})
 			step, since = receipt.Step, time.Now()
 		}
 		if receipt.State == "done" {
