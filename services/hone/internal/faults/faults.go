@@ -146,7 +146,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	}
 	r.sys.pass = time.Minute
 	if o.Short {
-		r.sys.pass = 3 * time.Second
+		r.sys.pass = 8 * time.Second
 	}
 	living, end := context.WithCancel(ctx) // of the watches over the parts
 	defer end()
