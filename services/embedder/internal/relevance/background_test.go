@@ -168,7 +168,7 @@ func TestAQueryIsNoSupportOfItself(t *testing.T) {
 }
 
 func TestWhenSurroundingsCount(t *testing.T) {
-	w := Weights{Bias: -5, Slope: 10, Sharpness: 20, Around: AroundWeights{Bias: 1, Slope: 20, Far: 0.2, Near: 0.4}}
+	w := Weights{Bias: -5, Slope: 10, Sharpness: 20, Around: AroundWeights{Bias: 1, Contrast: 20, Far: 0.2, Near: 0.4}}
 	tests := []struct {
 		name   string
 		best   float64

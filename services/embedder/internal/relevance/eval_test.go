@@ -296,15 +296,20 @@ func fitted(vectors [][]float32, intents []string) Weights {
 		qs = append(qs, drawn...)
 	}
 	w := Weights{Slope: 1, Sharpness: 20}
-	w.Bias, w.Slope = logistic(qs, func(q question) float64 { return q.neighbors[0].Similarity })
-	w.Around.Bias, w.Around.Slope = logistic(qs, func(q question) float64 { return q.around.Contrast })
+	var alone, around []example
 	var crowds []float64
 	for _, q := range qs {
+		best := q.neighbors[0].Similarity
+		alone = append(alone, example{[]float64{best}, q.known})
+		around = append(around, example{[]float64{q.around.Contrast, best, q.around.Crowd}, q.known})
 		crowds = append(crowds, q.around.Crowd)
 	}
+	bias, weights := logistic(alone)
+	w.Bias, w.Slope = bias, weights[0]
+	bias, weights = logistic(around)
 	slices.Sort(crowds)
-	w.Around.Near = crowds[len(crowds)/20]
-	w.Around.Far = 0.6 * w.Around.Near
+	near := crowds[len(crowds)/20]
+	w.Around = AroundWeights{Bias: bias, Contrast: weights[0], Similarity: weights[1], Crowd: weights[2], Far: 0.6 * near, Near: near}
 	bestLikelihood := math.Inf(-1)
 	for sharpness := 2.0; sharpness <= 60; sharpness += 0.5 {
 		var likelihood float64
@@ -326,25 +331,66 @@ func fitted(vectors [][]float32, intents []string) Weights {
 		}
 	}
 	a := w.Around
-	return Weights{round(w.Bias), round(w.Slope), w.Sharpness, AroundWeights{round(a.Bias), round(a.Slope), round(a.Far), round(a.Near)}}
+	return Weights{round(w.Bias), round(w.Slope), w.Sharpness,
+		AroundWeights{round(a.Bias), round(a.Contrast), round(a.Similarity), round(a.Crowd), round(a.Far), round(a.Near)}}
 }
 
-// logistic is the bias and the slope of greatest likelihood of being known.
-func logistic(qs []question, of func(question) float64) (bias, slope float64) {
-	slope = 1
+// example is what is seen of a question, and whether it is about a known problem.
+type example struct {
+	seen  []float64
+	known bool
+}
+
+// logistic is the bias and the weights of greatest likelihood.
+func logistic(examples []example) (bias float64, weights []float64) {
+	n := len(examples[0].seen) + 1
+	w := make([]float64, n)
 	for range 30 { // Newton's method
-		var g0, g1, h00, h01, h11 float64
-		for _, q := range qs {
-			x := of(q)
-			p := sigmoid(bias + slope*x)
-			d, h := one(q.known)-p, p*(1-p)
-			g0, g1, h00, h01, h11 = g0+d, g1+d*x, h00+h, h01+h*x, h11+h*x*x
+		h := make([][]float64, n) // and the gradient behind it
+		for i := range h {
+			h[i] = make([]float64, n+1)
 		}
-		det := h00*h11 - h01*h01
-		bias += (h11*g0 - h01*g1) / det
-		slope += (h00*g1 - h01*g0) / det
+		for _, e := range examples {
+			x := append([]float64{1}, e.seen...)
+			var odds float64
+			for i := range x {
+				odds += w[i] * x[i]
+			}
+			p := sigmoid(odds)
+			for i := range x {
+				for j := range x {
+					h[i][j] += p * (1 - p) * x[i] * x[j]
+				}
+				h[i][n] += (one(e.known) - p) * x[i]
+			}
+		}
+		for i, step := range solved(h) {
+			w[i] += step
+		}
 	}
-	return bias, slope
+	return w[0], w[1:]
+}
+
+// solved is the solution of linear equations, by elimination; each row ends
+// with its right side.
+func solved(rows [][]float64) []float64 {
+	n := len(rows)
+	for i := range n {
+		for j := range n {
+			if j == i {
+				continue
+			}
+			f := rows[j][i] / rows[i][i]
+			for k := i; k <= n; k++ {
+				rows[j][k] -= f * rows[i][k]
+			}
+		}
+	}
+	x := make([]float64, n)
+	for i := range n {
+		x[i] = rows[i][n] / rows[i][i]
+	}
+	return x
 }
 
 func round(x float64) float64 { return math.Round(100*x) / 100 }

@@ -61,9 +61,14 @@ type Weights struct {
 
 // AroundWeights judge by Surroundings. Zero does not.
 type AroundWeights struct {
-	// Log odds that the problem is known: Bias + Slope * contrast.
-	Bias  float64 `json:"bias"`
-	Slope float64 `json:"slope"`
+	// Log odds that the problem is known: Bias + Contrast * mean contrast +
+	// Similarity * best similarity + Crowd * mean similarity around. An unknown
+	// problem that nobody asked about before has known ones around it; the best
+	// similarity alone still tells it from them.
+	Bias       float64 `json:"bias"`
+	Contrast   float64 `json:"contrast"`
+	Similarity float64 `json:"similarity"`
+	Crowd      float64 `json:"crowd"`
 	// A query with a crowd as small as Far is a stranger to the background, and
 	// judged by the best similarity alone; from Near on by its surroundings
 	// alone; in between by some of both.
@@ -146,9 +151,9 @@ func supported(neighbors []Neighbor) (cases []Ranked, sums []float64) {
 // one is, whatever is asked around it.
 func probability(best float64, around Surroundings, w Weights) float64 {
 	odds := w.Bias + w.Slope*best
-	if w.Around.Slope > 0 {
-		share := around.Weight * ramp(around.Crowd, w.Around.Far, w.Around.Near) * ramp(best, 1, nearlySame)
-		odds += share * (w.Around.Bias + w.Around.Slope*around.Contrast - odds)
+	if a := w.Around; a != (AroundWeights{}) {
+		share := around.Weight * ramp(around.Crowd, a.Far, a.Near) * ramp(best, 1, nearlySame)
+		odds += share * (a.Bias + a.Contrast*around.Contrast + a.Similarity*best + a.Crowd*around.Crowd - odds)
 	}
 	return sigmoid(odds)
 }
