@@ -50,6 +50,10 @@ func run(ctx context.Context, events, runs int, queries, dir string) (err error)
 	if events < benchfill.MinEvents || runs < 1 {
 		return fmt.Errorf("want at least %d events and one run", benchfill.MinEvents)
 	}
+	files, err := filepath.Glob(filepath.Join(queries, "*.sql"))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("no queries in %s: %w", queries, errors.Join(err, os.ErrNotExist))
+	}
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "hone-bench-query-"); err != nil {
 			return err
@@ -75,7 +79,7 @@ func run(ctx context.Context, events, runs int, queries, dir string) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	return measure(ctx, c, trends.NewStore(conn), runs, queries)
+	return measure(ctx, c, trends.NewStore(conn), runs, files)
 }
 
 // fill writes the data, unless they are there.
@@ -96,11 +100,7 @@ func fill(ctx context.Context, c benchfill.Client, events int) error {
 	return nil
 }
 
-func measure(ctx context.Context, c benchfill.Client, store *trends.Store, runs int, folder string) error {
-	files, err := filepath.Glob(filepath.Join(folder, "*.sql"))
-	if err != nil || len(files) == 0 {
-		return fmt.Errorf("no queries in %s: %w", folder, errors.Join(err, os.ErrNotExist))
-	}
+func measure(ctx context.Context, c benchfill.Client, store *trends.Store, runs int, files []string) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "query\tdays\tmedian\tp99\trows read\tMB read\tpeak MB\t")
 	report := func(name, days string, ask func() (benchfill.Cost, error)) error {
