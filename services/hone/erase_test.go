@@ -103,7 +103,9 @@ func TestErasedPeopleAreGone(t *testing.T) {
 	}
 	send(`{"events": [{"type": "feedback", "session_id": "s-2", "interaction_id": "i-2", "user_id": "u-eve", "feedback": {"thumb": "down", "comment": "A late one."}},
 		{"type": "feedback", "session_id": "s-3", "interaction_id": "i-3", "user_id": "u-bob", "feedback": {"thumb": "down", "comment": "Not right either."}}]}`)
-	p.until("what the person said in another session", func() bool { return p.number("SELECT count() FROM hone.events WHERE comment = 'Not right either.'") == 1 })
+	p.until("what the person said in another session", func() bool {
+		return p.number("SELECT count() FROM hone.events WHERE comment = 'Not right either.'") == 1
+	})
 	for _, found := range p.findWords([]string{"s-2", "bob@", "May", "unworn", "A late one"}) {
 		t.Error(found)
 	}
