@@ -37,6 +37,7 @@ func TestScanEndsWhereTheTopicEnded(t *testing.T) {
 		t.Errorf("read %d records, want the 20 that were there: %v", len(got), got)
 	}
 
+	time.Sleep(5 * time.Millisecond) // records know their time in milliseconds
 	at := time.Now()
 	time.Sleep(5 * time.Millisecond)
 	b.Write(t, event("k3", 200))

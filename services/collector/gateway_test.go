@@ -144,7 +144,7 @@ func TestRESTReachesTheOwner(t *testing.T) {
 		"trail":                {"GET", "/v1/sessions/s-1", "", 200, `{"trail":{"project_id":"p","session_id":"s-1","events":[{"event_id":"e","type":"behavior"}]}}`, ""},
 		"slashes in a session": {"GET", "/v1/sessions/a//b/../c%2Fd%20e", "", 200, `{"trail":{"project_id":"p","session_id":"a//b/../c/d e","events":[{"event_id":"e","type":"behavior"}]}}`, ""},
 		"not found":            {"GET", "/v1/sessions/none", "", 404, "there is no such session", ""},
-		"body":                 {"POST", "/v1/recall", `{"query":"q","k":2}`, 200, `{"prompt_block":"qq","guidance":[]}`, ""},
+		"body":                 {"POST", "/v1/recall", `{"query":"q","k":2}`, 200, `{"prompt_block":"qq","guidance":[],"positives":[]}`, ""},
 		"query":                {"GET", "/v1/cases?limit=2&state=new", "", 200, `{"cases":[{"state":"new"},{"state":"new"}]}`, ""},
 		"nothing":              {"GET", "/v1/cases", "", 200, `{"cases":[]}`, ""},
 		"verb":                 {"POST", "/v1/reviews/r-1:decide", `{"verdict":"approve"}`, 200, `{"review":{"review_id":"r-1","state":"approve"}}`, ""},
