@@ -32,6 +32,28 @@ const deadLetterMaxBytes = 8 << 20
 // RouteTopic is the topic of a route, such as "prompt-patch".
 func RouteTopic(route string) string { return "hone.route." + route }
 
+// RouteTopics are the topics of all routes.
+func RouteTopics() []string {
+	return []string{TopicRoutePromptPatch, TopicRouteFineTune, TopicRouteHumanReview, TopicRouteProduct}
+}
+
+// Reader is a consumer group and what it reads.
+type Reader struct {
+	Group  string
+	Topics []string
+}
+
+// Pipeline is the way from an event to what its routes lead to: each group reads
+// what the one before it writes.
+func Pipeline() []Reader {
+	return []Reader{
+		{"hone-enricher", []string{TopicEvents}},
+		{"hone-embedder", []string{TopicSignals}},
+		{"hone-router", []string{TopicCases}},
+		{"hone-curator", RouteTopics()},
+	}
+}
+
 // SessionKey is the key of records about a session: one session's records are
 // in one partition, in order.
 func SessionKey(project, session string) []byte {
@@ -40,11 +62,8 @@ func SessionKey(project, session string) []byte {
 
 // Topics are all topics of the pipeline.
 func Topics() []string {
-	return []string{
-		TopicEvents, TopicSignals, TopicCases,
-		TopicRoutePromptPatch, TopicRouteFineTune, TopicRouteHumanReview, TopicRouteProduct,
-		TopicPatches, TopicCuration, TopicAlerts, TopicDeadLetter,
-	}
+	topics := append([]string{TopicEvents, TopicSignals, TopicCases}, RouteTopics()...)
+	return append(topics, TopicPatches, TopicCuration, TopicAlerts, TopicDeadLetter)
 }
 
 // EnsureTopics creates the topics that are missing and leaves the others as

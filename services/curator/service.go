@@ -86,8 +86,7 @@ func (s *Service) wire(m *metrics, keys *auth.Keys) error {
 		cfg   stream.RunnerConfig
 		stage stage.Stage
 	}{
-		{stream.DefaultRunnerConfig("hone-curator", stream.TopicRouteHumanReview, stream.TopicRouteFineTune,
-			stream.TopicRoutePromptPatch, stream.TopicRouteProduct), &materialize.Routes{Write: write, NoTarget: m.noTargets}},
+		{stream.DefaultRunnerConfig("hone-curator", stream.RouteTopics()...), &materialize.Routes{Write: write, NoTarget: m.noTargets}},
 		{stream.DefaultRunnerConfig("hone-curator-curation", stream.TopicCuration), &materialize.Decisions{Write: write, Reviews: st.Reviews, NoTarget: m.noTargets}},
 	} {
 		runner, err := stream.NewRunner(r.cfg, s.cfg.Kafka, r.stage, s.pub, s.tel)

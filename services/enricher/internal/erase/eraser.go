@@ -270,18 +270,11 @@ func (e *Eraser) erase(ctx context.Context, one *erasure) error {
 	if err != nil {
 		return err
 	}
-	for _, g := range []struct {
-		group  string
-		topics []string
-	}{
-		{"hone-embedder", []string{stream.TopicSignals}},
-		{"hone-router", []string{stream.TopicCases}},
-		{"hone-curator", []string{stream.TopicRouteHumanReview, stream.TopicRouteFineTune, stream.TopicRoutePromptPatch, stream.TopicRouteProduct}},
-	} {
-		if err := e.save(ctx, one, stateRunning, "until "+g.group+" has undone its part"); err != nil {
+	for _, r := range stream.Pipeline()[1:] { // takeOut has waited for the enricher
+		if err := e.save(ctx, one, stateRunning, "until "+r.Group+" has undone its part"); err != nil {
 			return err
 		}
-		if err := e.passed(ctx, g.group, g.topics...); err != nil {
+		if err := e.passed(ctx, r.Group, r.Topics...); err != nil {
 			return err
 		}
 	}

@@ -105,17 +105,9 @@ func Erase(ctx context.Context, e endpoints.Endpoints, conn *grpc.ClientConn, o 
 	}
 	kafka := stream.DefaultConfig()
 	kafka.Brokers = []string{e.Kafka}
-	for _, g := range []struct {
-		group  string
-		topics []string
-	}{
-		{"hone-enricher", []string{stream.TopicEvents}},
-		{"hone-embedder", []string{stream.TopicSignals}},
-		{"hone-router", []string{stream.TopicCases}},
-		{"hone-curator", []string{stream.TopicRouteHumanReview, stream.TopicRouteFineTune, stream.TopicRoutePromptPatch, stream.TopicRouteProduct}},
-	} {
-		fmt.Fprintf(w, "waiting for %s\n", g.group)
-		if err := stream.AwaitPassed(ctx, kafka, g.group, g.topics...); err != nil {
+	for _, r := range stream.Pipeline() {
+		fmt.Fprintf(w, "waiting for %s\n", r.Group)
+		if err := stream.AwaitPassed(ctx, kafka, r.Group, r.Topics...); err != nil {
 			return report, err
 		}
 	}

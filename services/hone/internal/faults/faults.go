@@ -342,21 +342,15 @@ func (r *run) underWay(ctx context.Context) (says string, empty bool, err error)
 		return "", false, err
 	}
 	out, total := fmt.Sprintf("spool %d", spooled), int64(spooled)
-	routes := []string{stream.TopicRoutePromptPatch, stream.TopicRouteFineTune, stream.TopicRouteHumanReview, stream.TopicRouteProduct}
-	for _, g := range []struct {
-		name   string
-		topics []string
-	}{
-		{"hone-enricher", []string{stream.TopicEvents}}, {"hone-embedder", []string{stream.TopicSignals}},
-		{"hone-embedder-curation", []string{stream.TopicCuration}}, {"hone-router", []string{stream.TopicCases}},
-		{"hone-curator", routes}, {"hone-curator-curation", []string{stream.TopicCuration}},
-	} {
-		lag, err := r.lag(ctx, g.name, g.topics)
+	readers := append(stream.Pipeline(), stream.Reader{Group: "hone-embedder-curation", Topics: []string{stream.TopicCuration}},
+		stream.Reader{Group: "hone-curator-curation", Topics: []string{stream.TopicCuration}})
+	for _, g := range readers {
+		lag, err := r.lag(ctx, g.Group, g.Topics)
 		if err != nil {
 			return "", false, err
 		}
 		total += lag
-		out += fmt.Sprintf(", %s %d", strings.TrimPrefix(g.name, "hone-"), lag)
+		out += fmt.Sprintf(", %s %d", strings.TrimPrefix(g.Group, "hone-"), lag)
 	}
 	return out, total == 0, nil
 }
