@@ -8,7 +8,6 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/ext"
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/honeloop/hone/pkg/ids"
 
@@ -103,19 +102,10 @@ func (r rows) condition(project string, chunk []string) (string, []any) {
 // scope finds what belongs to a subject.
 func (e *Eraser) scope(ctx context.Context, project, kind, subject string) (*scope, error) {
 	s := &scope{project: project, kind: kind, subject: subject}
-	var err error
 	if kind == Session {
 		s.sessions, s.alone = []string{subject}, []string{subject}
-	} else {
-		query := `SELECT session_id FROM events_log WHERE project_id = ? AND session_id IN
-(SELECT session_id FROM events_log WHERE project_id = ? AND user_id = ? UNION DISTINCT SELECT session_id FROM signals_log WHERE project_id = ? AND user_id = ?)
-GROUP BY session_id`
-		if s.sessions, err = e.strings(ctx, query, project, project, subject, project, subject); err != nil {
-			return nil, fmt.Errorf("find sessions: %w", err)
-		}
-		if s.alone, err = e.strings(ctx, query+" HAVING countIf(user_id NOT IN ('', ?)) = 0", project, project, subject, project, subject, subject); err != nil {
-			return nil, fmt.Errorf("find sessions: %w", err)
-		}
+	} else if err := e.sessions(ctx, s); err != nil {
+		return nil, fmt.Errorf("find sessions: %w", err)
 	}
 	for _, where := range []rows{{column: s.column(), ids: []string{subject}}, {column: "session_id", ids: s.alone}} {
 		for chunk := range slices.Chunk(where.ids, idsAtOnce) {
@@ -132,6 +122,29 @@ GROUP BY session_id`
 		return nil, fmt.Errorf("find signals: %w", err)
 	}
 	return s, e.addSignals(ctx, s, found)
+}
+
+// sessions finds those of a user, and in which nobody else is named.
+func (e *Eraser) sessions(ctx context.Context, s *scope) error {
+	found, err := e.conn.Query(ctx, `SELECT session_id, countIf(user_id NOT IN ('', ?)) = 0 FROM events_log WHERE project_id = ? AND session_id IN
+(SELECT session_id FROM events_log WHERE project_id = ? AND user_id = ? UNION DISTINCT SELECT session_id FROM signals_log WHERE project_id = ? AND user_id = ?)
+GROUP BY session_id`, s.subject, s.project, s.project, s.subject, s.project, s.subject)
+	if err != nil {
+		return err
+	}
+	defer found.Close()
+	for found.Next() {
+		var id string
+		var alone uint8
+		if err := found.Scan(&id, &alone); err != nil {
+			return err
+		}
+		s.sessions = append(s.sessions, id)
+		if alone == 1 {
+			s.alone = append(s.alone, id)
+		}
+	}
+	return found.Err()
 }
 
 // addErased adds the signals that were withdrawn because of it in some sessions.
@@ -196,10 +209,6 @@ func (e *Eraser) strings(ctx context.Context, query string, args ...any) ([]stri
 		return nil, err
 	}
 	defer found.Close()
-	return scanStrings(found)
-}
-
-func scanStrings(found driver.Rows) ([]string, error) {
 	var out []string
 	for found.Next() {
 		var s string
