@@ -129,12 +129,6 @@ func (a *api) renewOne(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var neighbors []relevance.Neighbor
-	for _, m := range exchanges {
-		if m.Values[0] != "" {
-			neighbors = append(neighbors, relevance.Neighbor{Case: m.Values[0], Similarity: m.Similarity})
-		}
-	}
-	b.Renew(query, neighbors)
+	b.Renew(query, neighborsOf(exchanges))
 	return nil
 }

@@ -192,14 +192,13 @@ func (a *api) recall(ctx context.Context, project string, q question) (*recallv1
 	if err != nil {
 		return nil, err
 	}
-	neighbors := make([]relevance.Neighbor, 0, len(exchanges))
+	neighbors := neighborsOf(exchanges)
 	seen, with := map[string]bool{}, seenWith{}
 	for _, m := range exchanges {
 		caseID := m.Values[0]
 		if caseID == "" {
 			continue
 		}
-		neighbors = append(neighbors, relevance.Neighbor{Case: caseID, Similarity: m.Similarity})
 		seen[caseID] = true
 		if len(q.metadata) > 0 && m.Values[2] == negative {
 			with.add(caseID, m.Values[1])
@@ -240,6 +239,17 @@ func (a *api) recall(ctx context.Context, project string, q question) (*recallv1
 	}
 	resp.Positives, err = a.positives(ctx, project, q, slices.Collect(maps.Keys(f.at)))
 	return resp, err
+}
+
+// neighborsOf are exchanges that are in a case, the first of their values.
+func neighborsOf(exchanges []vector.ValueMatch) []relevance.Neighbor {
+	neighbors := make([]relevance.Neighbor, 0, len(exchanges))
+	for _, m := range exchanges {
+		if m.Values[0] != "" {
+			neighbors = append(neighbors, relevance.Neighbor{Case: m.Values[0], Similarity: m.Similarity})
+		}
+	}
+	return neighbors
 }
 
 // filling puts ranked cases into an answer.

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -132,14 +131,7 @@ func (j *judge) passes(ctx context.Context) error {
 		return err
 	}
 	seen := map[string]bool{}
-	err = j.objects(ctx, "HoneAnswer", func(id string, properties, payload []byte) error {
-		var p struct{ Kind string }
-		if err := json.Unmarshal(properties, &p); err != nil {
-			return fmt.Errorf("read object %s: %w", id, err)
-		}
-		if p.Kind != "edit" {
-			return nil
-		}
+	err = j.answersOf(ctx, "edit", func(id string, payload []byte) error {
 		v.Found++
 		edit := &casesv1.CaseEdit{}
 		if err := proto.Unmarshal(payload, edit); err != nil {

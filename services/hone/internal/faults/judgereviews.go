@@ -231,14 +231,7 @@ func (j *judge) answers(ctx context.Context) error {
 		return j.caseAnswers(ctx) // the tenant comes with the first
 	}
 	seen := map[string]bool{}
-	err := j.objects(ctx, "HoneAnswer", func(id string, properties, payload []byte) error {
-		var p struct{ Kind string }
-		if err := json.Unmarshal(properties, &p); err != nil {
-			return fmt.Errorf("read object %s: %w", id, err)
-		}
-		if p.Kind != "review" {
-			return nil
-		}
+	err := j.answersOf(ctx, "review", func(id string, payload []byte) error {
 		v.Found++
 		e := &curationv1.CurationEvent{}
 		if err := proto.Unmarshal(payload, e); err != nil {
@@ -378,4 +371,19 @@ func (j *judge) objects(ctx context.Context, class string, each func(id string, 
 			}
 		}
 	}
+}
+
+// answersOf calls each for every object of one kind of what people, and the pass,
+// said about cases.
+func (j *judge) answersOf(ctx context.Context, kind string, each func(id string, payload []byte) error) error {
+	return j.objects(ctx, "HoneAnswer", func(id string, properties, payload []byte) error {
+		var p struct{ Kind string }
+		if err := json.Unmarshal(properties, &p); err != nil {
+			return fmt.Errorf("read object %s: %w", id, err)
+		}
+		if p.Kind != kind {
+			return nil
+		}
+		return each(id, payload)
+	})
 }
